@@ -1,0 +1,7 @@
+#if __has_include(<doctest/doctest.h>)
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#else
+#define NEUROSHARD_SMALL_DOCTEST_MAIN
+#include "tests/support/small_doctest.hpp"
+#endif
