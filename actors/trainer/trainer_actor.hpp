@@ -1,0 +1,97 @@
+#pragma once
+
+#include "actors/checkpointer/checkpointer_actor.hpp"
+#include "actors/common/actor_status.hpp"
+
+#include <caf/allowed_unsafe_message_type.hpp>
+#include <caf/replies_to.hpp>
+#include <caf/type_id.hpp>
+#include <caf/typed_actor.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+/// The TRAINER: the inner loop on a driver. Picks batches, sends micro-batches through the pipeline, commits steps, measures the
+/// held-out loss, asks for checkpoints, and counts outer steps (alone an outer step is bookkeeping and a checkpoint).
+namespace neuroshard {
+
+/// Where training stands. Immutable; published to the board below after every step.
+struct training_progress {
+  bool enabled = false; ///< configured and not paused
+  bool running = false; ///< a step is under way
+  uint64_t inner_step = 0;
+  uint64_t outer_step = 0;
+  uint64_t steps_in_round = 0;
+  uint64_t diloco_steps = 0;
+  uint64_t tokens_trained = 0;
+  uint64_t tokens_seen_here = 0; ///< since the start of the process
+  std::optional<double> loss;    ///< of the last step
+  std::optional<double> loss_ema;
+  std::optional<double> loss_min;
+  std::optional<double> validation_loss;
+  std::optional<double> untrained_loss;
+  double learning_rate = 0;
+  double grad_norm = 0;
+  double tokens_per_second = 0; ///< over the last 30 s
+  std::optional<double> eta_seconds; ///< until decay_steps
+  bool trained = false;         ///< validation loss at least 1 nat below the untrained model's
+  std::vector<double> loss_history; ///< EMA every 10 steps, last 100
+  std::vector<double> loss_first;
+  std::vector<uint64_t> shards_covered; ///< ascending
+  std::string outer_model_hash; ///< f32 model hash at the last outer step
+  uint64_t batch_size = 0;
+  uint64_t seq_len = 0;
+  std::string error; ///< why it stands still; empty otherwise
+};
+using training_progress_ptr = std::shared_ptr<const training_progress>;
+
+/// Pauses or resumes at a step boundary.
+struct set_training {
+  bool enabled = true;
+};
+/// Changes of PATCH /config and SIGHUP; absent fields stay.
+struct training_patch {
+  std::optional<double> learning_rate; ///< next inner step
+  std::optional<uint32_t> batch_size;
+  std::optional<uint64_t> diloco_steps; ///< next outer step
+};
+/// Finishes the step in hand when that takes at most `patience_us`, else discards it; then writes a checkpoint and answers.
+struct stop_training {
+  int64_t patience_us = 5'000'000;
+};
+
+} // namespace neuroshard
+
+CAF_BEGIN_TYPE_ID_BLOCK(neuroshard_trainer, caf::first_custom_type_id + 400)
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::training_progress_ptr))
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::set_training))
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::training_patch))
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::stop_training))
+CAF_ADD_ATOM(neuroshard_trainer, neuroshard, start_atom, "start")
+CAF_ADD_ATOM(neuroshard_trainer, neuroshard, progress_atom, "progress")
+CAF_ADD_ATOM(neuroshard_trainer, neuroshard, next_atom, "next")
+CAF_END_TYPE_ID_BLOCK(neuroshard_trainer)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::training_progress_ptr)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::set_training)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::training_patch)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::stop_training)
+
+namespace neuroshard {
+
+using trainer_actor = caf::typed_actor<
+    // Begins from a restored state (or a fresh one).
+    caf::replies_to<start_atom, restored>::with<caf::unit_t>, caf::replies_to<set_training>::with<caf::unit_t>,
+    caf::replies_to<training_patch>::with<caf::unit_t>,
+    // Where it stands.
+    caf::replies_to<progress_atom>::with<training_progress_ptr>,
+    // Comes to a step boundary and a checkpoint; the last thing it does.
+    caf::replies_to<stop_training>::with<caf::unit_t>,
+    // Outcomes of its checkpoints.
+    caf::reacts_to<checkpoint_saved>, caf::reacts_to<checkpoint_failed>,
+    // Internal: the next step; time-driven duties.
+    caf::reacts_to<next_atom>, caf::reacts_to<tick_atom>, caf::replies_to<status_atom>::with<actor_status>>;
+
+} // namespace neuroshard
