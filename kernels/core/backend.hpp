@@ -22,6 +22,9 @@
 /// - Inputs and outputs do not overlap, except where "in place" is said.
 /// - Activations ("act") are all f32 or all bf16 in one call; statistics, sums and softmax are computed in f32.
 /// - Zero rows are legal and do nothing.
+/// - Indices in device memory (ids, labels, positions, block tables) are the caller's to check; one out of range never touches
+///   memory outside the operands: each operation says what it does instead.
+/// - Shapes, types and strides are checked by every backend with the same code (kernels/core/check.hpp).
 /// - Scratch memory is the caller's: `*_workspace` says how many bytes, `workspace` passes them (64-byte aligned).
 /// - Results do not depend on the number of threads: work is cut into tiles by shape alone, and every sum has a fixed order.
 ///
@@ -98,14 +101,14 @@ struct prepare_weight_args {
   tensor prepared; ///< i8, rank 1, `prepared_bytes` long; overwritten
 };
 
-/// out[t] = table[ids[t]]: ids i32 [T] in [0, V), table f32 [V,C], out act [T,C]. An id out of range reads row 0 (checked above).
+/// out[t] = table[ids[t]]: ids i32 [T] in [0, V), table f32 or act [V,C], out act [T,C]. An id out of range reads row 0.
 struct embedding_args {
   tensor ids;
   tensor table;
   tensor out;
 };
 
-/// dtable[ids[t]] += dout[t] in ascending t. dtable f32 [V,C], accumulates.
+/// dtable[ids[t]] += dout[t] in ascending t. dtable f32 [V,C], accumulates. An id out of range adds to row 0, as it was read.
 struct embedding_backward_args {
   tensor ids;
   tensor dout;
@@ -139,7 +142,8 @@ struct rms_norm_backward_args {
 };
 
 /// Rotates adjacent pairs by the angle of the row's position; in place. x act [T, heads, D] (outer stride free),
-/// positions i32 [T], cosine and sine f32 [positions, D/2]. `inverse` rotates back (the backward pass).
+/// positions i32 [T], cosine and sine f32 [positions, D/2]. `inverse` rotates back (the backward pass). A position out of the
+/// tables leaves its row as it is.
 struct rope_args {
   tensor x;
   tensor positions;
@@ -151,14 +155,16 @@ struct rope_args {
 /// Causal attention of whole sequences, blocked (Dao et al., FlashAttention-2, 2023): the score matrix is never stored.
 /// q act [B*S, H, D], k, v act [B*S, G, D], out act [B*S, H, D], row strides free; lse f32 [B, H, S] (log of the sum of
 /// exponentials, optional in inference). Head j reads kv head j / (H/G); scores are scaled by 1/sqrt(D).
-/// lengths i32 [B] (optional): positions from there on are padding; they are not attended to and their output is 0.
+/// lengths i32 [B] (optional): positions from there on are padding; they are not attended to, their output, lse and gradients
+/// are 0. A length outside 0 ... S counts as the nearer end.
 struct attention_args {
   tensor q, k, v, out, lse, lengths;
   int64_t sequences = 1; ///< B
   tensor workspace;
 };
 
-/// Gradients of `attention`; dq, dk, dv act, shaped and strided like q, k, v, overwritten.
+/// Gradients of `attention`; dq, dk, dv act, shaped like q, k, v, row strides free, overwritten. `lse` and `out` are those that
+/// `attention` wrote.
 struct attention_backward_args {
   tensor q, k, v, out, lse, lengths, dout;
   tensor dq, dk, dv;
@@ -171,13 +177,15 @@ inline constexpr int64_t kv_block = 16;
 
 /// Appends rows to caches. Row t belongs to cache row_cache[t] (i32 [T]) at position positions[t] (i32 [T]):
 /// block tables[cache, position / kv_block], slot position % kv_block. tables i32 [caches, blocks_max]; k, v act [T,G,D].
+/// A row whose cache, position or block is out of range is dropped: a row_cache of -1 marks a row that only fills up a batch.
 struct kv_append_args {
   tensor k, v, row_cache, positions, tables;
   tensor key_cache, value_cache;
 };
 
 /// Attention over caches, for prefill and decode alike: row t attends to positions 0 ... positions[t] of its cache, through
-/// its block table. q, out act [T,H,D]. Rows of one cache are consecutive and ascending in position.
+/// its block table. q, out act [T,H,D]. Rows of one cache are consecutive and ascending in position. A row whose cache or position is
+/// out of range (row_cache -1) gets output 0; a block out of range counts as block 0.
 struct paged_attention_args {
   tensor q, row_cache, positions, tables;
   tensor key_cache, value_cache;
@@ -196,7 +204,8 @@ struct swiglu_backward_args {
 };
 
 /// Softmax cross-entropy of one tile of logits, in place: for each row with label >= 0 adds logsumexp - logits[label] to
-/// loss_sum and replaces the row by (softmax - onehot) * scale; rows with label < 0 become 0 and add nothing.
+/// loss_sum and replaces the row by (softmax - onehot) * scale; rows with a label outside [0, valid_vocab) (-100: none) become 0 and
+/// add nothing.
 /// logits act or f32 [T,V]; labels i32 [T]; columns >= valid_vocab count as -inf and get gradient 0. loss_sum f64 [1],
 /// accumulates (rows in ascending order). With `loss_only` logits stay as they are.
 struct cross_entropy_args {
@@ -208,7 +217,7 @@ struct cross_entropy_args {
 };
 
 /// One row of sampling parameters, spec: temperature 0 is argmax (lowest id on ties); top_k 0 and top_p 1 are off.
-/// Draws by inverse CDF in ascending id order with Philox4x32-10, key seed, counter step.
+/// Draws by inverse CDF in ascending id order with Philox4x32-10, key seed, counter step. kernels/core/sampling.hpp holds the algorithm.
 struct sample_params {
   float temperature = 1;
   float top_p = 1;
@@ -218,8 +227,8 @@ struct sample_params {
   uint64_t step = 0;
 };
 
-/// ids i32 [T], logprobs f32 [T] (optional; of the unmodified distribution over valid ids). logits f32 [T,V]; params host memory, T of them.
-/// PAD, BOS and UNK (0, 1, 3) are never drawn.
+/// ids i32 [T], logprobs f32 [T] (optional; of the unmodified distribution over the ids that may be drawn). logits f32 [T,V]; params host
+/// memory, T of them. PAD, BOS and UNK (0, 1, 3) and ids >= valid_vocab (at least 3, at most V) are never drawn.
 struct sample_args {
   tensor logits;
   std::span<const sample_params> params;
@@ -235,7 +244,8 @@ struct adamw_item {
 
 /// AdamW (Loshchilov and Hutter, 2019), decoupled decay, f32:
 /// m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + wd w), with g = clip * gradient.
-/// clip f32 [1] in device memory (see clip_factor). Gradients are zeroed when `zero_gradient`.
+/// clip f32 [1] in device memory (see clip_factor). Gradients are zeroed when `zero_gradient`. A clip that is not finite discards the step:
+/// weights and moments stay as they are.
 struct adamw_args {
   std::span<const adamw_item> items;
   tensor clip;
@@ -251,14 +261,15 @@ struct grad_norm_args {
   tensor workspace;
 };
 
-/// factor f32 [1] = min(1, norm_max / sqrt(sum_sq)); 1 when sum_sq is 0.
+/// factor f32 [1] = min(1, norm_max / sqrt(sum_sq)); 1 when sum_sq is 0; NaN when sum_sq is not finite, so that adamw discards the step
+/// without a word from the host.
 struct clip_factor_args {
   tensor sum_sq;
   float norm_max = 1;
   tensor factor;
 };
 
-/// out = x, converted between f32 and bf16 (round to nearest even). Same shape, strides free.
+/// out = x, converted between f32 and bf16 (round to nearest even; equal types copy). Same shape, outer strides free.
 struct convert_args {
   tensor x, out;
 };
