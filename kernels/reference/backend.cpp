@@ -1,0 +1,63 @@
+#include "kernels/reference/reference.hpp"
+
+namespace neuroshard::kernels {
+
+const backend* reference_backend() {
+  static const backend table{
+      .abi = backend_abi,
+      .name = "reference",
+      .device_count = reference::device_count,
+      .open = reference::open,
+      .close = reference::close,
+      .info = reference::info,
+      .alloc = reference::alloc,
+      .free = reference::free,
+      .open_queue = reference::open_queue,
+      .close_queue = reference::close_queue,
+      .copy = reference::copy,
+      .fill = reference::fill,
+      .wait = reference::wait,
+      .make_event = reference::make_event,
+      .destroy_event = reference::destroy_event,
+      .record = reference::record,
+      .wait_event = reference::wait_event,
+      .query = reference::query,
+      .prepared_bytes = reference::prepared_bytes,
+      .linear_workspace = reference::linear_workspace,
+      .linear_backward_input_workspace = reference::linear_backward_input_workspace,
+      .linear_backward_weight_workspace = reference::linear_backward_weight_workspace,
+      .embedding_backward_workspace = reference::embedding_backward_workspace,
+      .rms_norm_backward_workspace = reference::rms_norm_backward_workspace,
+      .attention_workspace = reference::attention_workspace,
+      .attention_backward_workspace = reference::attention_backward_workspace,
+      .paged_attention_workspace = reference::paged_attention_workspace,
+      .cross_entropy_workspace = reference::cross_entropy_workspace,
+      .sample_workspace = reference::sample_workspace,
+      .grad_norm_workspace = reference::grad_norm_workspace,
+      .prepare_weight = reference::prepare_weight,
+      .linear = reference::linear,
+      .linear_backward_input = reference::linear_backward_input,
+      .linear_backward_weight = reference::linear_backward_weight,
+      .embedding = reference::embedding,
+      .embedding_backward = reference::embedding_backward,
+      .rms_norm = reference::rms_norm,
+      .rms_norm_backward = reference::rms_norm_backward,
+      .rope = reference::rope,
+      .attention = reference::attention,
+      .attention_backward = reference::attention_backward,
+      .kv_append = reference::kv_append,
+      .paged_attention = reference::paged_attention,
+      .swiglu = reference::swiglu,
+      .swiglu_backward = reference::swiglu_backward,
+      .cross_entropy = reference::cross_entropy,
+      .sample = reference::sample,
+      .adamw = reference::adamw,
+      .grad_norm = reference::grad_norm,
+      .clip_factor = reference::clip_factor,
+      .convert = reference::convert,
+      .add = reference::add,
+  };
+  return &table;
+}
+
+} // namespace neuroshard::kernels
