@@ -1,17 +1,17 @@
 #pragma once
 
+#include "actors/common/actor_status.hpp"
 #include "actors/common/error.hpp"
 #include "actors/ledger/ledger_types.hpp"
 
 #include <caf/replies_to.hpp>
 #include <caf/typed_actor.hpp>
+#include <caf/unit.hpp>
 
 namespace neuroshard {
 
 /// Internal: ends the current group of operations with one fsync and answers its callers.
 struct commit_group {};
-/// Internal: expiries, maturities, releases. The actor sends it to itself.
-struct ledger_tick {};
 
 } // namespace neuroshard
 
@@ -40,10 +40,7 @@ CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::keep_response))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::mark_delivered))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::get_ledger_status))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::ledger_status))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::close_ledger))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::ledger_closed))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::commit_group))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::ledger_tick))
 CAF_END_TYPE_ID_BLOCK(neuroshard_ledger)
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::send_neuro)
@@ -70,10 +67,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::keep_response)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::mark_delivered)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::get_ledger_status)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::ledger_status)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::close_ledger)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::ledger_closed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::commit_group)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::ledger_tick)
 
 namespace neuroshard {
 
@@ -97,10 +91,13 @@ using ledger_actor = caf::typed_actor<
     caf::replies_to<find_response>::with<found_response>,
     caf::replies_to<keep_response>::with<found_response>, caf::reacts_to<mark_delivered>,
     // Health and counters.
-    caf::replies_to<get_ledger_status>::with<ledger_status>,
-    // Orderly end.
-    caf::replies_to<close_ledger>::with<ledger_closed>,
+    caf::replies_to<get_ledger_status>::with<ledger_status>, caf::replies_to<status_atom>::with<actor_status>,
+    // Ends the open group, answers its callers, closes the database. Every later operation is refused with
+    // `draining`.
+    caf::replies_to<drain_atom>::with<caf::unit_t>,
+    // Internal: expiries, maturities, releases.
+    caf::reacts_to<tick_atom>,
     // Internal.
-    caf::reacts_to<commit_group>, caf::reacts_to<ledger_tick>>;
+    caf::reacts_to<commit_group>>;
 
 } // namespace neuroshard

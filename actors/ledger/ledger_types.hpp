@@ -232,11 +232,5 @@ struct ledger_status {
   uint64_t groups_committed = 0;       ///< fsyncs since start
   uint64_t open_reservations = 0;
 };
-/// Ends the open group, answers its callers, closes the database. Every later operation is refused with
-/// `draining`.
-struct close_ledger {};
-struct ledger_closed {
-  uint64_t last_seq = 0;
-};
 
 } // namespace neuroshard
