@@ -24,8 +24,9 @@ public:
   bpe_learner(bpe_learner&&) noexcept;
   bpe_learner& operator=(bpe_learner&&) noexcept;
 
-  /// Counts the pieces of a document. `out_of_memory` when the distinct pieces together pass 1 GiB.
-  kernels::status add(std::string_view document);
+  /// Counts the pieces of a document. Once the distinct pieces together have 64 MiB, new ones are left out:
+  /// what comes up that late decides no merge, and the index needs some 30 bytes for each byte.
+  void add(std::string_view document);
 
   /// Bytes added so far.
   uint64_t bytes() const noexcept;

@@ -22,10 +22,14 @@ struct character {
 /// Precondition: at < text.size().
 character read_character(std::string_view text, size_t at) noexcept;
 
-/// The length of the longest prefix of a valid UTF-8 sequence that `text` consists of: text.size() when all
-/// of it could still become one character, else how many bytes one U+FFFD stands for (at least 1; Unicode
-/// 15, 3.9, "maximal subparts"). Precondition: text is not empty and starts with no complete character.
-size_t incomplete_prefix(std::string_view text) noexcept;
+/// Bytes that are no character.
+struct invalid_part {
+  uint8_t bytes = 1; ///< 1-3: what one U+FFFD stands for (Unicode 15, section 3.9, "maximal subparts")
+  bool open = false; ///< the text ends inside a sequence that further bytes could complete
+};
+
+/// Measures the bytes at `at`, where read_character found no valid character. Precondition: at < text.size().
+invalid_part read_invalid(std::string_view text, size_t at) noexcept;
 
 /// The classes that the pre-tokenizer tells apart. Bytes that are no UTF-8 are letters.
 enum class character_class : uint8_t {
