@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/checkpointer/training_state.hpp"
 #include "actors/common/actor_status.hpp"
 
 #include <caf/allowed_unsafe_message_type.hpp>
@@ -12,42 +13,20 @@
 #include <string>
 #include <vector>
 
-/// The CHECKPOINTER: checkpoint directories. Writes them beside training (atomic, checksummed, self-describing), prunes them, finds
-/// the newest sound one at start and sets damaged ones aside by name.
+/// The CHECKPOINTER: checkpoint directories. Writes them beside training (atomic, checksummed,
+/// self-describing), prunes them, finds the newest sound one at start and sets damaged ones aside by name.
 namespace neuroshard {
 
-/// The counters of a checkpoint ("state" of the model page, section 10), and of a transfer.
-struct training_state {
-  // shared
-  uint64_t inner_step = 0; ///< steps used, skipped ones included
-  uint64_t outer_step = 0;
-  uint64_t round_first_step = 0;
-  uint64_t tokens_trained = 0;
-  double loss = 0; ///< EMA; 0 before the first step
-  std::optional<double> validation_loss;
-  // own
-  std::string round_phase = "INNER"; ///< INNER, DELTA, EXCHANGE, OUTER, IDLE
-  uint64_t inner_steps = 0;          ///< committed in this round
-  uint64_t optimizer_step = 0;       ///< Adam t
-  uint64_t committed_steps = 0;      ///< inner steps ever committed by this node
-  std::string data_cursor;           ///< JSON of the data loader
-  uint32_t batch_size = 0;           ///< in use (halved on out of memory)
-  std::string outer_model_hash;      ///< 64 hex: f32 model hash at the last outer step
-  std::vector<double> loss_history;  ///< EMA every 10 steps, last 100
-  std::vector<double> loss_first;    ///< the first three of them, kept for ever
-  double loss_min = 0;               ///< least EMA seen; 0 before the first step
-  std::optional<double> untrained_loss; ///< validation loss before the first step
-};
-
-/// Starts to write a checkpoint of the layer worker's present weights. Answered as soon as the view is open and training may go on;
-/// `checkpoint_saved` or `checkpoint_failed` follows to the sender of the request.
+/// Starts to write a checkpoint of the layer worker's present weights. Answered as soon as the view is open
+/// and training may go on; `checkpoint_saved` or `checkpoint_failed` follows to the sender of the request.
 struct save_checkpoint {
   training_state state;
   std::string reason; ///< "step", "outer", "stop", "first", "time"
 };
 struct save_begun {
   uint64_t inner_step = 0;
-  bool started = false; ///< false: one was still being written; this request was dropped (never with reason "stop", "first", "outer")
+  bool started = false; ///< false: one was still being written; this request was dropped (never with reason
+                        ///< "stop", "first", "outer")
 };
 struct checkpoint_saved {
   std::string id; ///< directory name
