@@ -101,13 +101,11 @@ std::string render_progress(const console_progress& p, size_t width) {
 }
 
 std::string render_curl_line(const console_banner& b) {
-  const std::string sed = R"_(sed -n 's/^ *"token": *"\(.*\)",
-                    *$ /\1 /
-                        p')"; return fmt::format(
-                            "curl -s{} {}/api/v1/inference -H \"Authorization: Bearer $({} {})\" -H "
-                            "'Content-Type: application/json' "
-                            "-d '{{\"prompt\": \"In the beginning\", \"max_tokens\": 60}}'",
-                            b.tls ? "k" : "", b.url, sed, quoted_for_shell(b.config_json));
+  const std::string sed = R"_(sed -n 's/^ *"token": *"\(.*\)",*$/\1/p')_";
+  return fmt::format("curl -s{} {}/api/v1/inference -H \"Authorization: Bearer $({} {})\" "
+                     "-H 'Content-Type: application/json' "
+                     "-d '{{\"prompt\": \"In the beginning\", \"max_tokens\": 60}}'",
+                     b.tls ? "k" : "", b.url, sed, quoted_for_shell(b.config_json));
 }
 
 std::string render_banner(const console_banner& b) {
