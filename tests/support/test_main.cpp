@@ -1,4 +1,4 @@
-#if __has_include(<doctest/doctest.h>)
+#if __has_include(<doctest/doctest.h>) && !defined(NEUROSHARD_SMALL_DOCTEST)
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #else
