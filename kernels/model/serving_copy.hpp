@@ -3,7 +3,6 @@
 #include "kernels/core/backend.hpp"
 #include "kernels/model/parameters.hpp"
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -47,7 +46,7 @@ public:
   /// The bytes to hash, until drop_canonical(); null when they were not asked for or are dropped. Costs
   /// bytes() of host memory.
   std::shared_ptr<const canonical_weights> canonical() const;
-  void drop_canonical();
+  void drop_canonical() const;
 
 private:
   friend struct serving_maker;
@@ -68,7 +67,7 @@ private:
   kernels::tensor norm_;      ///< f32 [d]
   kernels::tensor head_;      ///< prepared
   mutable std::mutex guard_;
-  std::shared_ptr<const canonical_weights> canonical_;
+  mutable std::shared_ptr<const canonical_weights> canonical_;
 };
 using serving_ptr = std::shared_ptr<const serving_copy>;
 

@@ -167,6 +167,8 @@ struct infer_output {
 /// Which flat buffer of a parameter.
 enum class parameter_part : uint8_t { weight, gradient, first_moment, second_moment };
 
+struct stage_state;
+
 /// A contiguous range of layers, perhaps with embedding and head, on one device with one queue: the plain
 /// logic of the layer worker. One thread uses it at a time. Everything long is `sliced`; at most one
 /// forward_train, backward, apply or discard, one score, one prefill and one decode may be under way
@@ -257,9 +259,8 @@ public:
   uint64_t kv_blocks_free() const noexcept;
 
 private:
-  struct parts;
-  explicit stage(std::unique_ptr<parts> p);
-  std::unique_ptr<parts> p_;
+  explicit stage(std::unique_ptr<stage_state> state);
+  std::unique_ptr<stage_state> state_;
 };
 
 } // namespace neuroshard::model
