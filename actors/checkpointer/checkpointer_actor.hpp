@@ -89,6 +89,6 @@ using checkpointer_actor = caf::typed_actor<
     // What is on disk, newest first.
     caf::replies_to<list_atom>::with<checkpoint_list>,
     // Answers once nothing is being written any more.
-    caf::replies_to<drain_atom>::with<caf::unit_t>, caf::replies_to<status_atom>::with<actor_status>>;
+    caf::replies_to<drain_atom>::with<void>, caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

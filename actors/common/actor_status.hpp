@@ -11,6 +11,10 @@
 
 namespace neuroshard {
 
+// A request that only succeeds is `replies_to<X>::with<void>` in all interfaces: its handler returns void or caf::result<void>, its
+// promise is made with make_response_promise<void>() and delivered with deliver(), its caller writes `.then([] {}, on_error)`.
+// (In CAF 0.17.6 `with<caf::unit_t>` answers with an empty message that a callback taking unit_t does not match.)
+
 /// What every actor answers to `status_atom`: how it is, in words for people and programs.
 struct actor_status {
   enum class health : uint8_t { ok, degraded, error };

@@ -86,6 +86,6 @@ using inference_scheduler_actor = caf::typed_actor<
     // Internal: time limits.
     caf::reacts_to<tick_atom>,
     // Takes nothing new; answers once everything running is finished, or cancelled and settled after 10 s.
-    caf::replies_to<drain_atom>::with<caf::unit_t>, caf::replies_to<status_atom>::with<actor_status>>;
+    caf::replies_to<drain_atom>::with<void>, caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

@@ -20,6 +20,10 @@
 /// gradients, optimizer state and KV caches. The messages are those of the gRPC methods Forward and Backward, so that a request of a
 /// peer and one of this node's own trainer or scheduler are the same thing. Long work is cut into slices: a decode waits for one
 /// slice, never for a training step. Order of waiting work: decode, prefill, backward, forward, bulk.
+namespace neuroshard::model {
+class serving_copy;
+}
+
 namespace neuroshard {
 
 enum class forward_mode : uint8_t { prefill = 1, decode = 2, train = 3, score = 4, bind = 5 };
@@ -182,9 +186,14 @@ struct serving_info {
 struct serving_hash {
   uint64_t copy_id = 0; ///< 0: the newest
 };
-/// Which copy a session is pinned to, for serving_hash.
+/// Which copy a session is pinned to, for serving_hash. An empty id asks for the copy that new sessions get.
 struct session_copy {
   std::string session_id;
+};
+
+/// Internal: asks the helper for the hash of a copy.
+struct hash_copy {
+  std::shared_ptr<const model::serving_copy> copy;
 };
 
 /// Bytes by purpose, counted by the program from its plan (see train_bench: compared with the real peak).
@@ -215,6 +224,7 @@ CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::serving_hash))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::session_copy))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::tensor_handle))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::memory_plan_ptr))
+CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::hash_copy))
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, slice_atom, "slice")
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, plan_atom, "plan")
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, threads_atom, "threads")
@@ -236,6 +246,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::serving_hash)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::session_copy)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::tensor_handle)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::memory_plan_ptr)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::hash_copy)
 
 namespace neuroshard {
 

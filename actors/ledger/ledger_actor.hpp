@@ -94,7 +94,7 @@ using ledger_actor = caf::typed_actor<
     caf::replies_to<get_ledger_status>::with<ledger_status>, caf::replies_to<status_atom>::with<actor_status>,
     // Ends the open group, answers its callers, closes the database. Every later operation is refused with
     // `draining`.
-    caf::replies_to<drain_atom>::with<caf::unit_t>,
+    caf::replies_to<drain_atom>::with<void>,
     // Internal: expiries, maturities, releases.
     caf::reacts_to<tick_atom>,
     // Internal.

@@ -90,13 +90,13 @@ namespace neuroshard {
 
 using peer_manager_actor = caf::typed_actor<
     // This node's own description has changed.
-    caf::replies_to<node_description>::with<caf::unit_t>,
+    caf::replies_to<node_description>::with<void>,
     // Everybody known.
     caf::replies_to<peers_atom>::with<peer_list_ptr>,
     // A way through the model, or errc::no_route naming the first layer nobody holds.
     caf::replies_to<route_request>::with<model_route>,
     // Says goodbye to the others.
-    caf::replies_to<leave_atom>::with<caf::unit_t>, caf::reacts_to<tick_atom>,
+    caf::replies_to<leave_atom>::with<void>, caf::reacts_to<tick_atom>,
     caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

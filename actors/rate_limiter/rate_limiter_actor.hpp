@@ -56,7 +56,7 @@ using rate_limiter_actor = caf::typed_actor<
     // Counts a request, or refuses it.
     caf::replies_to<admit_request>::with<admit_verdict>,
     // Changes the limits (SIGHUP).
-    caf::replies_to<rate_limits>::with<caf::unit_t>,
+    caf::replies_to<rate_limits>::with<void>,
     // Internal: forgets identities that have gone quiet.
     caf::reacts_to<tick_atom>, caf::replies_to<status_atom>::with<actor_status>>;
 

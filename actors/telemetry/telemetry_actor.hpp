@@ -32,8 +32,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::health_changed)
 
 namespace neuroshard {
 
-using telemetry_actor = caf::typed_actor<caf::replies_to<state_changed>::with<caf::unit_t>,
-                                         caf::replies_to<health_changed>::with<caf::unit_t>,
+using telemetry_actor = caf::typed_actor<caf::replies_to<state_changed>::with<void>,
+                                         caf::replies_to<health_changed>::with<void>,
                                          // Internal: collect and publish.
                                          caf::reacts_to<tick_atom>, caf::replies_to<status_atom>::with<actor_status>>;
 

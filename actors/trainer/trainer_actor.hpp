@@ -83,12 +83,12 @@ namespace neuroshard {
 
 using trainer_actor = caf::typed_actor<
     // Begins from a restored state (or a fresh one).
-    caf::replies_to<start_atom, restored>::with<caf::unit_t>, caf::replies_to<set_training>::with<caf::unit_t>,
-    caf::replies_to<training_patch>::with<caf::unit_t>,
+    caf::replies_to<start_atom, restored>::with<void>, caf::replies_to<set_training>::with<void>,
+    caf::replies_to<training_patch>::with<void>,
     // Where it stands.
     caf::replies_to<progress_atom>::with<training_progress_ptr>,
     // Comes to a step boundary and a checkpoint; the last thing it does.
-    caf::replies_to<stop_training>::with<caf::unit_t>,
+    caf::replies_to<stop_training>::with<void>,
     // Outcomes of its checkpoints.
     caf::reacts_to<checkpoint_saved>, caf::reacts_to<checkpoint_failed>,
     // Internal: the next step; time-driven duties.

@@ -308,7 +308,7 @@ inline int main(int argc, char** argv) {
     return ns_text.str();                                                                                    \
   }()
 #define INFO(...)                                                                                            \
-  const ::doctest::small::info_scope NS_TEST_NAME(ns_info_)(                                                 \
+  const ::doctest::small::info_scope NS_TEST_JOIN(ns_info_, __COUNTER__)(                                    \
       [&](std::ostream& ns_out) { ::doctest::small::message{ns_out} * __VA_ARGS__; })
 #define CAPTURE(x) INFO(#x " := " << (x))
 #define MESSAGE(...) ::doctest::small::say(__FILE__, __LINE__, NS_TEST_TEXT(__VA_ARGS__))
