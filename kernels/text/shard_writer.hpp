@@ -3,7 +3,6 @@
 #include "kernels/text/progress.hpp"
 #include "kernels/text/shards.hpp"
 
-#include <cstdio>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,7 +22,7 @@ public:
   struct options {
     std::string directory;            ///< made if missing; older shards in it are removed by `finish`
     double held_out = 0.05;           ///< share of the tokens, (0, 0.5]
-    uint64_t tokens_max = UINT64_MAX; ///< documents that would pass it are refused by `add`
+    uint64_t tokens_max = UINT64_MAX; ///< what `add` takes in all, EOS included
     std::string tokenizer_hash;
     std::string corpus_fingerprint;
   };
@@ -33,7 +32,8 @@ public:
   shard_writer& operator=(shard_writer&&) noexcept;
   ~shard_writer(); ///< removes the temporary file
 
-  /// Adds a document and an EOS after it. False when it has no room any more (nothing is added then).
+  /// Adds a document and an EOS after it. False when tokens_max is reached: then the document was cut to the
+  /// room there was, or left out, and so are all further ones.
   kernels::result<bool> add(std::span<const token_id> document, std::string_view source);
   uint64_t tokens() const noexcept;
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/core/status.hpp"
+#include "kernels/text/progress.hpp"
 #include "kernels/text/tokenizer.hpp"
 
 #include <cstdint>
@@ -65,9 +66,12 @@ class shard_set {
 public:
   struct options {
     uint32_t vocab_size = vocab_size_max; ///< ids at or above it make a shard corrupt
-    double held_out = 0.05;               ///< share held out where there is no held-out file
+    std::string tokenizer_hash =
+        {};                 ///< 64 hex; another one in the manifest is `invalid_argument`; empty = any
+    double held_out = 0.05; ///< share held out where there is no held-out file
     bool leave_out_corrupt =
         false; ///< go on without damaged shards (each gives a warning) instead of failing
+    const progress* watch = nullptr; ///< reports "check-shards"
   };
 
   /// Reads the manifest and checks size, checksum and ids of every file. `io` when the directory or the
