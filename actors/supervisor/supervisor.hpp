@@ -1,0 +1,66 @@
+#pragma once
+
+#include "actors/common/clock.hpp"
+#include "actors/common/counters.hpp"
+#include "actors/supervisor/restart_budget.hpp"
+#include "actors/supervisor/supervisor_actor.hpp"
+
+#include <caf/response_promise.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace neuroshard {
+
+/// Makes one front for each actor of a node. Ended by the supervisor's `stop_node`.
+node_actors make_fronts(caf::actor_system& system);
+
+struct supervisor_state {
+  static inline const char* name = "supervisor";
+  using pointer = supervisor_actor::stateful_pointer<supervisor_state>;
+
+  struct group {
+    start_group plan;
+    std::map<caf::actor_addr, std::string> alive; ///< running members by address
+    restart_budget budget;
+    bool starting = false; ///< its start procedure is under way
+    bool ending = false;   ///< members are being ended; restarted when all are gone
+    bool failed = false;   ///< budget spent, or it could not be made
+  };
+
+  node_actors actors;
+  time_source_ptr time;
+  counters_ptr counters;
+  std::vector<group> groups; ///< in the order of their start; ended in the reverse order
+  bool stopping = false;
+  caf::response_promise stopped;
+
+  /// Spawns all members of a group and points their fronts at them.
+  caf::error spawn(pointer self, group& g);
+  /// The group's start procedure; `done` is called with an error or none.
+  void begin(pointer self, size_t index, caf::response_promise done);
+  void begin_model(pointer self, size_t index, caf::response_promise done);
+  void finish_begin(pointer self, size_t index, caf::response_promise done, caf::error why);
+  void on_down(pointer self, const caf::down_msg& down);
+  void restart(pointer self, size_t index);
+  void give_up(pointer self, group& g, const std::string& why);
+
+  // The stages of a clean end, each calling the next whatever its outcome.
+  void stop_inference(pointer self);
+  void stop_trainer(pointer self);
+  void stop_checkpointer(pointer self);
+  void leave_peers(pointer self);
+  void close_ledger(pointer self);
+  void end_children(pointer self);
+  void end_if_alone(pointer self);
+};
+
+/// Scheduled; never blocks.
+supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_actors actors, time_source_ptr time,
+                                           counters_ptr counters);
+
+} // namespace neuroshard
