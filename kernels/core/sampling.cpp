@@ -3,8 +3,11 @@
 #include "kernels/core/philox.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace neuroshard::kernels {
 
@@ -41,35 +44,55 @@ double sum_of(std::span<const candidate> some) noexcept {
   return sum;
 }
 
-/// Keeps the k first of the order `before`, in any order.
-template <class Before>
-std::span<candidate> keep_first(std::span<candidate> all, size_t k, Before before) noexcept {
-  if (k == 0 || k >= all.size())
-    return all;
-  std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k), all.end(), before);
-  return all.first(k);
+/// The last of the k first in descending order. Reorders; precondition: 0 < k <= all.size().
+candidate kth(std::span<candidate> all, size_t k) noexcept {
+  const auto at = all.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  std::nth_element(all.begin(), at, all.end(), heavier);
+  return *at;
 }
 
-/// The smallest prefix in descending order whose sum reaches p of the whole. Sorts the head of the list only,
-/// as far as needed.
-std::span<candidate> keep_nucleus(std::span<candidate> all, float p) noexcept {
-  const double goal = static_cast<double>(p) * sum_of(all);
-  double reached = 0;
-  size_t sorted = 0;
-  for (size_t depth = 64; sorted < all.size(); depth *= 4) {
-    const size_t end = std::min(all.size(), depth);
-    std::partial_sort(all.begin() + static_cast<std::ptrdiff_t>(sorted),
-                      all.begin() + static_cast<std::ptrdiff_t>(end), all.end(), heavier);
-    for (; sorted < end; ++sorted) {
-      reached += all[sorted].weight;
-      if (reached >= goal)
-        return all.first(sorted + 1);
+/// The last of the smallest prefix in descending order whose sum reaches p of the whole. Weights lie within 0
+/// and 1, where floats order as their bits do: a histogram over the upper bits finds the bucket of the edge
+/// in one pass; inside it the range that holds the edge is halved until it is worth sorting. Reorders.
+candidate last_of_nucleus(std::span<candidate> all, float p) noexcept {
+  constexpr size_t worth_sorting = 64;
+  constexpr int dropped_bits = 19; // leaves 16 buckets an octave
+  constexpr size_t buckets = (std::bit_cast<uint32_t>(1.0F) >> dropped_bits) + 1;
+  const auto bucket_of = [](const candidate& c) { return std::bit_cast<uint32_t>(c.weight) >> dropped_bits; };
+  std::array<double, buckets> sums{};
+  for (const candidate& c : all)
+    sums[bucket_of(c)] += c.weight;
+  const double goal = static_cast<double>(p) * std::accumulate(sums.rbegin(), sums.rend(), 0.0);
+  double reached = 0; // by those that are known to be in
+  size_t bucket = buckets - 1;
+  for (; bucket > 0 && reached + sums[bucket] < goal; --bucket)
+    reached += sums[bucket];
+  while (bucket > 0 && sums[bucket] == 0) // p = 0 is reached before the heaviest
+    --bucket;
+  const auto inside =
+      std::partition(all.begin(), all.end(), [&](const candidate& c) { return bucket_of(c) == bucket; });
+  all = all.first(static_cast<size_t>(inside - all.begin()));
+  while (all.size() > worth_sorting) {
+    const size_t half = all.size() / 2;
+    kth(all, half);
+    const double sum = sum_of(all.first(half));
+    if (reached + sum >= goal) {
+      all = all.first(half);
+    } else {
+      reached += sum;
+      all = all.subspan(half);
     }
   }
-  return all;
+  std::sort(all.begin(), all.end(), heavier);
+  for (const candidate& c : all) {
+    reached += c.weight;
+    if (reached >= goal)
+      return c;
+  }
+  return all.back();
 }
 
-int32_t draw(std::span<const candidate> ascending, uint64_t seed, uint64_t step) noexcept {
+uint32_t draw(std::span<const candidate> ascending, uint64_t seed, uint64_t step) noexcept {
   const double u = static_cast<double>(philox_u64(seed, step) >> 11) * 0x1p-53;
   const double target = u * sum_of(ascending);
   double passed = 0;
@@ -81,13 +104,13 @@ int32_t draw(std::span<const candidate> ascending, uint64_t seed, uint64_t step)
     if (passed > target)
       break;
   }
-  return static_cast<int32_t>(last);
+  return last;
 }
 
 } // namespace
 
-sampled sample_row(std::span<const float> logits, const sample_params& params,
-                   std::span<candidate> scratch) noexcept {
+sampled sample_row(std::span<const float> logits, const sample_params& params, std::span<candidate> scratch,
+                   bool with_logprob) noexcept {
   const masked_row row{logits};
   const uint32_t count = params.valid_vocab;
   uint32_t best = 2; // the lowest id that may be drawn
@@ -96,34 +119,52 @@ sampled sample_row(std::span<const float> logits, const sample_params& params,
       best = id;
   const float largest = row[best];
 
+  uint32_t id = best;
+  if (params.temperature > 0) {
+    const auto logit_of = [&](uint32_t i) { return candidate{row[i], i}; };
+    const auto weigh = [&](candidate c) {
+      c.weight = weight_of(c.weight, largest, params.temperature);
+      return c;
+    };
+    // The candidates that `pick` takes, in ascending order. Finding an edge reorders the scratch, so it is
+    // filled again from the row after each.
+    const auto fill = [&](auto&& pick) {
+      size_t held = 0;
+      for (uint32_t i = 2; i < count; ++i)
+        if (!never_drawn(i) && pick(logit_of(i)))
+          scratch[held++] = logit_of(i);
+      return scratch.first(held);
+    };
+    const auto weigh_all = [&](std::span<candidate> some) {
+      std::transform(some.begin(), some.end(), some.begin(), weigh);
+    };
+    // Top-k goes by the logits: weights that round to the same float must not change who is kept.
+    candidate edge{minus_infinity, count};
+    const auto in_top_k = [&](const candidate& c) { return !heavier(edge, c); };
+    std::span<candidate> kept = fill(in_top_k);
+    if (params.top_k > 0 && params.top_k < kept.size()) {
+      edge = kth(kept, params.top_k);
+      kept = fill(in_top_k);
+    }
+    weigh_all(kept);
+    if (params.top_p < 1) {
+      const candidate last = last_of_nucleus(kept, params.top_p);
+      kept = fill([&](const candidate& c) { return in_top_k(c) && !heavier(last, weigh(c)); });
+      weigh_all(kept);
+    }
+    id = draw(kept, params.seed, params.step);
+  }
+  if (!with_logprob)
+    return {static_cast<int32_t>(id), 0};
+
   // The unmodified distribution, for the log-probability.
   double whole = 0;
-  for (uint32_t id = 2; id < count; ++id)
-    if (!never_drawn(id))
-      whole += weight_of(row[id], largest, 1);
-  const auto logprob_of = [&](uint32_t id) {
-    const double above = std::isinf(largest)
-                             ? (row[id] == largest ? 0.0 : static_cast<double>(minus_infinity))
-                             : static_cast<double>(row[id]) - static_cast<double>(largest);
-    return static_cast<float>(above - std::log(whole));
-  };
-  if (params.temperature == 0)
-    return {static_cast<int32_t>(best), logprob_of(best)};
-
-  size_t held = 0;
-  for (uint32_t id = 2; id < count; ++id)
-    if (!never_drawn(id))
-      scratch[held++] = {row[id], id};
-  // Top-k goes by the logits: weights that round to the same float must not change who is kept.
-  std::span<candidate> kept = keep_first(scratch.first(held), params.top_k, heavier);
-  for (candidate& c : kept)
-    c.weight = weight_of(c.weight, largest, params.temperature);
-  if (params.top_p < 1)
-    kept = keep_nucleus(kept, params.top_p);
-  if (kept.size() < held || params.top_p < 1) // otherwise they are still in order
-    std::sort(kept.begin(), kept.end(), [](const candidate& a, const candidate& b) { return a.id < b.id; });
-  const int32_t id = draw(kept, params.seed, params.step);
-  return {id, logprob_of(static_cast<uint32_t>(id))};
+  for (uint32_t i = 2; i < count; ++i)
+    if (!never_drawn(i))
+      whole += weight_of(row[i], largest, 1);
+  const double above = std::isinf(largest) ? (row[id] == largest ? 0.0 : static_cast<double>(minus_infinity))
+                                           : static_cast<double>(row[id]) - static_cast<double>(largest);
+  return {static_cast<int32_t>(id), static_cast<float>(above - std::log(whole))};
 }
 
 } // namespace neuroshard::kernels

@@ -31,10 +31,12 @@ struct sampled {
 /// step), 53 bits.
 ///
 /// A NaN counts as -inf. Where some logits are +inf, they share the probability alike; where all are -inf,
-/// all ids that may be drawn do. `scratch` holds at least `valid_vocab` entries. Precondition:
-/// `check(sample_args)` has passed. The draw costs one pass over the row, and partial sorts only as deep as
-/// top-k and top-p reach.
-sampled sample_row(std::span<const float> logits, const sample_params& params,
-                   std::span<candidate> scratch) noexcept;
+/// all ids that may be drawn do.
+///
+/// `scratch` holds at least `valid_vocab` entries. Precondition: `check(sample_args)` has passed. The draw
+/// costs a few passes over the row and sorts no more than 64 candidates; without `with_logprob` it costs one
+/// pass less, and logprob is 0.
+sampled sample_row(std::span<const float> logits, const sample_params& params, std::span<candidate> scratch,
+                   bool with_logprob = true) noexcept;
 
 } // namespace neuroshard::kernels

@@ -13,8 +13,9 @@ status sample(void* queue, const sample_args& a) {
   const auto columns = static_cast<size_t>(a.logits.shape[1]);
   for (int64_t t = 0; t < a.logits.shape[0]; ++t) {
     const float* row = a.logits.as<float>() + t * a.logits.stride[0];
-    const sampled drawn = sample_row(std::span(row, columns), a.params[static_cast<size_t>(t)],
-                                     std::span(a.workspace.as<candidate>(), columns));
+    const sampled drawn =
+        sample_row(std::span(row, columns), a.params[static_cast<size_t>(t)],
+                   std::span(a.workspace.as<candidate>(), columns), static_cast<bool>(a.logprobs));
     a.ids.as<int32_t>()[t] = drawn.id;
     if (a.logprobs)
       a.logprobs.as<float>()[t] = drawn.logprob;

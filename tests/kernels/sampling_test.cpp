@@ -126,10 +126,10 @@ TEST_CASE("top-p reaches deep into a flat distribution") {
   auto p = params_for(logits);
   p.top_p = 0.5F;
   int32_t largest = 0;
-  for (const int32_t id : support(logits, p, 20000))
+  for (const int32_t id : support(logits, p, 2000))
     largest = std::max(largest, id);
   CHECK(largest <= 2 + 2500);
-  CHECK(largest > 2400);
+  CHECK(largest > 2400); // of 2000 draws, one is all but sure to be near the edge
 }
 
 TEST_CASE("the same seed and step give the same id, another step another draw") {
