@@ -25,22 +25,16 @@ std::string shown(std::string_view text) {
   return text.size() > 80 ? out + "..." : out;
 }
 
+/// The offline tools and their verbs; each reads the rest of its arguments itself.
 struct tool {
-  std::string_view group, verb;
+  std::string_view group, verbs;
   command what;
-  size_t operands_min, operands_max;
 };
 
 constexpr tool tools[] = {
-    {"wallet", "new", command::wallet_new, 0, 0},
-    {"wallet", "show", command::wallet_show, 0, 0},
-    {"wallet", "sign", command::wallet_sign, 1, 1},
-    {"wallet", "verify", command::wallet_verify, 3, 3},
-    {"ledger", "verify", command::ledger_verify, 0, 0},
-    {"ledger", "export", command::ledger_export, 0, 1},
-    {"ledger", "check-proof", command::ledger_check_proof, 1, 1},
-    {"checkpoint", "list", command::checkpoint_list, 0, 0},
-    {"checkpoint", "verify", command::checkpoint_verify, 0, 1},
+    {"wallet", "new show sign verify", command::wallet_tool},
+    {"ledger", "verify export check-proof", command::ledger_tool},
+    {"checkpoint", "list verify", command::checkpoint_tool},
 };
 
 struct action {
@@ -71,55 +65,69 @@ std::vector<std::string_view> all_flags() {
   return known;
 }
 
-std::string join_verbs(std::string_view group) {
+std::string with_commas(std::string_view words) {
   std::string list;
-  for (const tool& t : tools)
-    if (t.group == group)
-      list += (list.empty() ? "" : ", ") + std::string(t.verb);
+  for (const char ch : words)
+    list += ch == ' ' ? std::string(", ") : std::string(1, ch);
   return list;
 }
 
-/// What is left after the flags: nothing, or an offline tool and its operands.
-std::optional<start_error> take_operands(const std::vector<std::string>& rest, command_line& out) {
-  for (const std::string& word : rest) {
-    if (word.size() < 2 || word.front() != '-' || word == "--")
-      continue;
-    const std::string flag = word.substr(0, word.find('='));
-    const std::string_view close = closest(flag, all_flags());
-    return bad(fmt::format("{}: unknown option{}", shown(flag),
-                           close.empty() ? std::string("; --help lists all")
-                                         : fmt::format(" (did you mean {}?)", close)));
-  }
-  std::vector<std::string> words = rest;
-  std::erase(words, std::string("--"));
-  if (words.empty())
+bool has_word(std::string_view words, std::string_view word) {
+  return !word.empty() && word.find(' ') == std::string_view::npos &&
+         (" " + std::string(words) + " ").find(" " + std::string(word) + " ") != std::string::npos;
+}
+
+start_error unknown_option(const std::string& word) {
+  const std::string flag = word.substr(0, word.find('='));
+  const std::string_view close = closest(flag, all_flags());
+  return bad(fmt::format("{}: unknown option{}", shown(flag),
+                         close.empty() ? std::string("; --help lists all")
+                                       : fmt::format(" (did you mean {}?)", close)));
+}
+
+/// What is left from the first word that is no option: nothing, or an offline tool, its verb and its
+/// arguments.
+std::optional<start_error> take_tool(const std::vector<std::string>& rest, command_line& out) {
+  if (rest.empty())
     return std::nullopt;
-  const bool group_known =
-      std::any_of(std::begin(tools), std::end(tools), [&](const tool& t) { return t.group == words[0]; });
-  if (!group_known)
+  const std::string& group = rest[0];
+  if (group.size() > 1 && group.front() == '-')
+    return unknown_option(group);
+  const tool* found =
+      std::find_if(std::begin(tools), std::end(tools), [&](const tool& t) { return t.group == group; });
+  if (found == std::end(tools))
     return bad(
         fmt::format("{}: unknown subcommand; allowed are wallet, ledger, checkpoint, or none to run the node",
-                    shown(words[0])));
-  if (words.size() < 2)
-    return bad(fmt::format("{}: needs one of {}", words[0], join_verbs(words[0])));
-  for (const tool& t : tools) {
-    if (t.group != words[0] || t.verb != words[1])
-      continue;
-    if (out.what != command::run && out.what != command::help)
-      return bad(fmt::format("{} {}: cannot be combined with another action", words[0], words[1]));
-    const size_t operands = words.size() - 2;
-    if (operands < t.operands_min || operands > t.operands_max)
-      return bad(fmt::format("{} {}: takes {} operand{}, {} given; --help says which", words[0], words[1],
-                             t.operands_min == t.operands_max
-                                 ? fmt::format("{}", t.operands_min)
-                                 : fmt::format("{} or {}", t.operands_min, t.operands_max),
-                             t.operands_max == 1 ? "" : "s", operands));
-    if (out.what == command::run)
-      out.what = t.what;
-    out.operands.assign(words.begin() + 2, words.end());
+                    shown(group)));
+  if (out.what != command::run)
+    return bad(fmt::format("{}: cannot be combined with another action", group));
+  if (rest.size() > 1 && (rest[1] == "--help" || rest[1] == "-h")) {
+    out.what = command::help;
     return std::nullopt;
   }
-  return bad(fmt::format("{} {}: unknown; allowed are {}", words[0], shown(words[1]), join_verbs(words[0])));
+  if (rest.size() < 2 || !has_word(found->verbs, rest[1]))
+    return bad(fmt::format("{}{}: allowed are {}", group,
+                           rest.size() < 2 ? std::string() : " " + shown(rest[1]),
+                           with_commas(found->verbs)));
+  out.what = found->what;
+  for (size_t i = 1; i < rest.size(); ++i) {
+    // After "--" everything is the tool's.
+    if (rest[i] == "--") {
+      out.operands.insert(out.operands.end(), rest.begin() + static_cast<std::ptrdiff_t>(i), rest.end());
+      break;
+    }
+    const bool joined = rest[i].starts_with("--data-dir=");
+    if (!joined && rest[i] != "--data-dir") {
+      out.operands.push_back(rest[i]);
+      continue;
+    }
+    if (!joined && i + 1 == rest.size())
+      return bad("--data-dir: needs a path");
+    out.data_dir = joined ? rest[i].substr(11) : rest[++i];
+    if (out.data_dir.empty())
+      return bad("--data-dir: needs a path");
+  }
+  return std::nullopt;
 }
 
 /// Declares every flag to CLI11 and remembers what each stands for.
@@ -217,11 +225,20 @@ start_result<command_line> parse_command_line(const std::vector<std::string>& ar
   CLI::App app{"neuroshard"};
   app.set_help_flag();
   app.allow_extras();
+  app.prefix_command();
   app.allow_windows_style_options(false);
   const declared d = declare(app);
   std::vector<std::string> rest;
   try {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    std::vector<std::string> words;
+    for (const std::string& word : arguments) {
+      // CLI11 takes `--flag=` for a flag without value; here it is one with an empty value.
+      const bool empty_value = word.starts_with("--") && word.find('=') == word.size() - 1;
+      words.push_back(empty_value ? word.substr(0, word.size() - 1) : word);
+      if (empty_value)
+        words.emplace_back();
+    }
+    std::vector<std::string> reversed(words.rbegin(), words.rend());
     app.parse(std::move(reversed));
     rest = app.remaining();
   } catch (const CLI::ParseError& e) {
@@ -245,7 +262,7 @@ start_result<command_line> parse_command_line(const std::vector<std::string>& ar
     if (failed)
       return *failed;
   }
-  if (auto failed = take_operands(rest, out))
+  if (auto failed = take_tool(rest, out))
     return *failed;
   return out;
 }

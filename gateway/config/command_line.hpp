@@ -19,15 +19,9 @@ enum class command : uint8_t {
   new_wallet,   ///< print words and address, store nothing
   version,
   help,
-  wallet_new,
-  wallet_show,
-  wallet_sign,
-  wallet_verify,
-  ledger_verify,
-  ledger_export,
-  ledger_check_proof,
-  checkpoint_list,
-  checkpoint_verify,
+  wallet_tool,     ///< `operands` go to run_wallet_tool
+  ledger_tool,     ///< to run_ledger_tool
+  checkpoint_tool, ///< to run_checkpoint_tool
 };
 
 /// One key=value from the command line: the dotted key, its text, and how it was written, for messages.
@@ -41,7 +35,7 @@ struct assignment {
 /// file.
 struct command_line {
   command what = command::run;
-  std::vector<std::string> operands;   ///< of the offline tools: what follows the verb
+  std::vector<std::string> operands; ///< of an offline tool, its verb first; --data-dir is taken out of them
   std::vector<assignment> assignments; ///< in the order given; the last of a key counts
   std::string token;                   ///< secret; empty = not given
   bool token_given = false;

@@ -92,9 +92,9 @@ std::string help_text() {
   std::string out = R"(neuroshard - a node that trains NeuroLLM with others and serves it
 
 Usage: neuroshard [options]
-       neuroshard wallet new | show | sign MESSAGE | verify ADDRESS SIGNATURE MESSAGE
-       neuroshard ledger verify | export [FILE] | check-proof FILE
-       neuroshard checkpoint list | verify [DIRECTORY]
+       neuroshard wallet new | show | sign | verify          the wallet of a data directory
+       neuroshard ledger verify | export | check-proof       its book
+       neuroshard checkpoint list | verify                   its checkpoints
 
 Without a subcommand the node runs until SIGINT or SIGTERM.
 

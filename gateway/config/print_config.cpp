@@ -154,7 +154,7 @@ std::string render_node_toml() {
 # (network): taken from the network when other nodes are there; not changeable then.
 
 )";
-  const node_config pico = default_config("pico");
+  const node_config pico = default_config("auto");
   const node_config global = default_config("nano");
   each_row(
       [&](std::string_view name) {

@@ -2,8 +2,22 @@
 
 #include <fmt/core.h>
 
-// Errors as values, and little recursion: the file is hostile input until it is read.
-#define TOML_EXCEPTIONS 0
+#include <stdexcept>
+
+// The file is hostile input until it is read: little recursion, and where toml++ 3.3 asserts on a malformed
+// text (an empty value in the last line, for one) a parse error instead of the end of the process.
+namespace neuroshard {
+namespace {
+struct toml_assertion : std::runtime_error {
+  toml_assertion() : std::runtime_error("malformed value") {}
+};
+[[noreturn, gnu::noinline]] void toml_assertion_failed() {
+  throw toml_assertion{};
+}
+} // namespace
+} // namespace neuroshard
+#define TOML_ASSERT(condition) ((condition) ? static_cast<void>(0) : ::neuroshard::toml_assertion_failed())
+#define TOML_EXCEPTIONS 1
 #define TOML_MAX_NESTED_VALUES 16
 #include <toml++/toml.h>
 
@@ -42,6 +56,29 @@ bool has_deep_key(std::string_view text, uint32_t& line) {
       return true;
   }
   return false;
+}
+
+/// The one call of the parser. Its exceptions end here: a table, or the line and what is wrong in it.
+struct parsed_toml {
+  std::optional<toml::table> table;
+  uint32_t line = 1;
+  std::string problem;
+};
+
+parsed_toml parse_toml(std::string_view text) {
+  parsed_toml out;
+  try {
+    out.table = toml::parse(text);
+  } catch (const toml::parse_error& e) {
+    out.line = e.source().begin.line;
+    out.problem = std::string(e.description());
+  } catch (const toml_assertion& e) {
+    // It carries no position; the text is malformed somewhere.
+    out.problem = "the file is malformed: a value is missing somewhere";
+  } catch (const std::exception&) {
+    out.problem = "the file cannot be parsed";
+  }
+  return out;
 }
 
 std::string shown(std::string_view text) {
@@ -230,10 +267,10 @@ std::optional<config_value> parse_as_toml(const key_spec& spec, std::string_view
   uint32_t line = 0;
   if (text.size() > file_limit || text.find('\n') != std::string_view::npos || has_deep_key(text, line))
     return std::nullopt;
-  const toml::parse_result parsed = toml::parse("v = " + std::string(text));
-  if (!parsed || parsed.table().size() != 1)
+  const parsed_toml parsed = parse_toml("v = " + std::string(text) + "\n");
+  if (!parsed.table || parsed.table->size() != 1)
     return std::nullopt;
-  return read_node(spec, *parsed.table().get("v"));
+  return read_node(spec, *parsed.table->get("v"));
 }
 
 } // namespace
@@ -256,11 +293,11 @@ start_result<std::vector<file_value>> read_toml(std::string_view text, const std
   }
   if (has_deep_key(text, line))
     return refuse_file(line, "the key has too many parts");
-  const toml::parse_result parsed = toml::parse(text);
-  if (!parsed)
-    return refuse_file(parsed.error().source().begin.line, shown(parsed.error().description()));
+  const parsed_toml parsed = parse_toml(text);
+  if (!parsed.table)
+    return refuse_file(parsed.line, shown(parsed.problem));
   std::vector<file_value> out;
-  if (auto failed = walk(parsed.table(), "", name, out))
+  if (auto failed = walk(*parsed.table, "", name, out))
     return *failed;
   return out;
 }
