@@ -23,7 +23,7 @@ struct access_token_rule {
 };
 
 /// A step of `economics.validator_tiers`: from this many validators on, this stake in whole NEURO.
-using validator_tier = std::pair<int64_t, int64_t>;
+using tier_config = std::pair<int64_t, int64_t>;
 
 struct training_config {
   bool enabled = true;
@@ -139,7 +139,7 @@ struct economics_config {
   int64_t batch_tokens = 0, data_samples_per_minute = 0, reputation_min_proofs = 0, scarcity_min = 0;
   int64_t maturity_s = 0, reservation_s = 0, proof_max_age_s = 0, proof_max_ahead_s = 0;
   int64_t proofs_per_hour = 0, tokens_per_minute = 0, steps_per_minute = 0;
-  std::vector<validator_tier> validator_tiers;
+  std::vector<tier_config> validator_tiers;
   friend bool operator==(const economics_config&, const economics_config&) = default;
 };
 

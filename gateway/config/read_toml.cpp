@@ -139,7 +139,7 @@ bool read_tokens(const toml::node& node, std::vector<access_token_rule>& out) {
   return true;
 }
 
-bool read_tiers(const toml::node& node, std::vector<validator_tier>& out) {
+bool read_tiers(const toml::node& node, std::vector<tier_config>& out) {
   const toml::array* array = node.as_array();
   if (array == nullptr)
     return false;

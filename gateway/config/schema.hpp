@@ -17,12 +17,12 @@ namespace neuroshard {
 
 /// A value of a key, whatever its source. The alternative fixes the kind of the key.
 using config_value = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<std::string>,
-                                  std::vector<access_token_rule>, std::vector<validator_tier>>;
+                                  std::vector<access_token_rule>, std::vector<tier_config>>;
 
 /// Where a key's value lives in node_config.
 using config_field =
     std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::vector<std::string>*,
-                 std::vector<access_token_rule>*, std::vector<validator_tier>*>;
+                 std::vector<access_token_rule>*, std::vector<tier_config>*>;
 
 /// What text is checked to be, beside its length. Also for each element of a list.
 enum class text_rule : uint8_t {

@@ -297,7 +297,7 @@ bool tokens_ok(std::vector<access_token_rule>& tokens) {
   return true;
 }
 
-bool tiers_ok(const std::vector<validator_tier>& tiers) {
+bool tiers_ok(const std::vector<tier_config>& tiers) {
   if (tiers.empty() || tiers.size() > 64 || tiers.front().first != 0)
     return false;
   for (size_t i = 0; i < tiers.size(); ++i) {
@@ -353,7 +353,7 @@ std::optional<std::string> check_value(const key_spec& spec, config_value& value
              std::all_of(list->begin(), list->end(), [&](std::string& text) { return text_ok(spec, text); });
     if (auto* tokens = std::get_if<std::vector<access_token_rule>>(&value))
       return tokens_ok(*tokens);
-    if (const auto* tiers = std::get_if<std::vector<validator_tier>>(&value))
+    if (const auto* tiers = std::get_if<std::vector<tier_config>>(&value))
       return tiers_ok(*tiers);
     return true;
   };
