@@ -79,7 +79,7 @@ TEST_CASE("the defaults are those of the specification") {
   CHECK(c.data.held_out == 0.05);
   CHECK(c.economics.price_per_token == "0.0001");
   CHECK(c.economics.validator_tiers.size() == 6);
-  CHECK(c.economics.validator_tiers[5] == validator_tier{1001, 2500});
+  CHECK(c.economics.validator_tiers[5] == tier_config{1001, 2500});
 
   const node_config pico = default_config("auto");
   CHECK(pico.training.seq_len == 256);
