@@ -171,7 +171,7 @@ caf::result<restored> checkpointer_state::begin_load(pointer self) {
           [self](const snapshot_opened& view) {
             self->state.load->expected = view.tensors;
             self->request(self->state.worker, worker_timeout, close_snapshot{view.snapshot_id})
-                .then([self](const caf::unit_t&) { self->state.try_next_candidate(self); },
+                .then([self] { self->state.try_next_candidate(self); },
                       [self](caf::error& e) { self->state.end_load(std::move(e)); });
           },
           [self](caf::error& e) { self->state.end_load(std::move(e)); });
@@ -236,7 +236,7 @@ void checkpointer_state::try_next_candidate(pointer self) {
 void checkpointer_state::load_next(pointer self) {
   if (load->next == load->expected.size()) {
     self->request(worker, worker_timeout, finish_load{load->outcome.state.optimizer_step})
-        .then([self](const caf::unit_t&) { self->state.end_load({}); },
+        .then([self] { self->state.end_load({}); },
               [self](caf::error& e) { self->state.end_load(std::move(e)); });
     return;
   }
@@ -266,7 +266,7 @@ void checkpointer_state::load_next(pointer self) {
   load->touched = true;
   ++load->next;
   self->request(worker, worker_timeout, write_tensor{entry.name, std::move(handle)})
-      .then([self](const caf::unit_t&) { self->state.load_next(self); },
+      .then([self] { self->state.load_next(self); },
             [self](caf::error& e) { self->state.end_load(std::move(e)); });
 }
 
@@ -329,7 +329,7 @@ checkpointer_actor::behavior_type checkpointer(checkpointer_state::pointer self,
       [self](const save_checkpoint& request) { return self->state.begin_save(self, request); },
       [self](restore_latest) { return self->state.begin_load(self); },
       [self](list_atom) -> checkpoint_list { return self->state.list(); },
-      [self](drain_atom) -> caf::result<caf::unit_t> {
+      [self](drain_atom) -> caf::result<void> {
         if (!self->state.save)
           return caf::unit;
         self->state.drains.push_back(self->make_response_promise<caf::unit_t>());

@@ -44,7 +44,11 @@ public:
 };
 using device_job_ptr = std::unique_ptr<device_job>;
 
-/// A job that answers with a Reply.
+/// What the answer to a request looks like in CAF: success alone is an empty message.
+template <class Reply>
+using answer_of = std::conditional_t<std::is_same_v<Reply, caf::unit_t>, void, Reply>;
+
+/// A job that answers with a Reply (caf::unit_t: that it is done).
 template <class Reply>
 class answering_job final : public device_job {
 public:

@@ -123,7 +123,8 @@ forward_reply layer_worker_state::infer_reply(const forward_request& request, co
   for (size_t i = 0; i < output.rows.size(); ++i) {
     const auto& row = output.rows[i];
     const bool ok = row.status == model::infer_status::ok;
-    reply.rows.push_back({status_of(row.status), row.cache_length});
+    const auto pinned = ok ? stage->session_weights(rows[i].session_id) : nullptr;
+    reply.rows.push_back({status_of(row.status), row.cache_length, pinned ? pinned->id() : 0});
     if (sampled)
       reply.sampled.push_back(ok ? row.token : -1);
     if (logprobs)

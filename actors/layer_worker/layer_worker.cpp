@@ -53,7 +53,7 @@ layer_worker_state::~layer_worker_state() {
 // -------------------------------------------------------------------------------------------- the queue
 
 template <class Reply>
-caf::result<Reply> layer_worker_state::enqueue(work<Reply> job, work_class urgency, work_lane lane,
+caf::result<answer_of<Reply>> layer_worker_state::enqueue(work<Reply> job, work_class urgency, work_lane lane,
                                                int64_t deadline_us, step_part part, uint64_t step) {
   if (draining)
     return refuse(errc::draining, "the layer worker is stopping");
@@ -352,7 +352,7 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
   return {
       [self](const forward_request& request) { return self->state.on_forward(request); },
       [self](const backward_request& request) { return self->state.on_backward(request); },
-      [self](const optimizer_settings& settings) -> caf::unit_t {
+      [self](const optimizer_settings& settings) -> caf::result<void> {
         self->state.options.optimizer = settings;
         return caf::unit;
       },
@@ -362,7 +362,7 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
         return self->state.enqueue<tensor_handle>(self->state.copy_tensor(request), work_class::bulk,
                                                   work_lane::copying, 0);
       },
-      [self](const close_snapshot& request) -> caf::unit_t {
+      [self](const close_snapshot& request) -> caf::result<void> {
         if (self->state.view && self->state.view->id == request.snapshot_id)
           self->state.end_view();
         return caf::unit;
@@ -384,7 +384,7 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
       [self](const serving_hash& request) { return self->state.on_serving_hash(request); },
       [self](const session_copy& request) { return self->state.on_session_copy(request); },
       [self](plan_atom) { return self->state.plan(); },
-      [self](threads_atom, uint32_t count) -> caf::unit_t {
+      [self](threads_atom, uint32_t count) -> caf::result<void> {
         if (self->state.options.set_threads)
           self->state.options.set_threads(count);
         return caf::unit;
@@ -394,7 +394,7 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
         self->state.on_tick();
         self->delayed_send(self, tick_period, tick_atom_v);
       },
-      [self](drain_atom) -> caf::unit_t {
+      [self](drain_atom) -> caf::result<void> {
         self->state.draining = true;
         self->state.fail_all(refuse(errc::draining, "the layer worker is stopping"));
         return caf::unit;

@@ -86,6 +86,7 @@ struct forward_request {
 struct row_reply {
   row_status status = row_status::ok;
   uint32_t cache_length = 0;
+  uint64_t copy_id = 0; ///< serving copy that the session is pinned to; 0: another node's, or none
 };
 
 /// What one stage reports of its share of a call.
@@ -256,23 +257,23 @@ using layer_worker_actor = caf::typed_actor<
     // Runs the same range backward; commits or discards a training step.
     caf::replies_to<backward_request>::with<backward_reply>,
     // Changes the optimizer's settings from the next COMMIT on.
-    caf::replies_to<optimizer_settings>::with<caf::unit_t>,
+    caf::replies_to<optimizer_settings>::with<void>,
     // A consistent view of all tensors, read one by one.
     caf::replies_to<open_snapshot>::with<snapshot_opened>, caf::replies_to<read_snapshot>::with<tensor_handle>,
-    caf::replies_to<close_snapshot>::with<caf::unit_t>,
+    caf::replies_to<close_snapshot>::with<void>,
     // Sets weights and optimizer state.
-    caf::replies_to<write_tensor>::with<caf::unit_t>, caf::replies_to<finish_load>::with<caf::unit_t>,
+    caf::replies_to<write_tensor>::with<void>, caf::replies_to<finish_load>::with<void>,
     // Serving copies.
     caf::replies_to<refresh_serving>::with<serving_info>, caf::replies_to<serving_hash>::with<std::string>,
     caf::replies_to<session_copy>::with<serving_info>,
     // The program's own count of its memory.
     caf::replies_to<plan_atom>::with<memory_plan_ptr>,
     // Changes the number of compute threads from the next slice on.
-    caf::replies_to<threads_atom, uint32_t>::with<caf::unit_t>,
+    caf::replies_to<threads_atom, uint32_t>::with<void>,
     // Internal: runs the next slice of waiting work.
     caf::reacts_to<slice_atom>,
     // Internal: idle sessions, retired serving copies.
-    caf::reacts_to<tick_atom>, caf::replies_to<drain_atom>::with<caf::unit_t>,
+    caf::reacts_to<tick_atom>, caf::replies_to<drain_atom>::with<void>,
     caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

@@ -1,0 +1,74 @@
+#pragma once
+
+#include "actors/inference_scheduler/completion.hpp"
+#include "actors/inference_scheduler/inference_scheduler_actor.hpp"
+#include "actors/layer_worker/layer_worker_actor.hpp"
+#include "actors/peer_manager/peer_manager_actor.hpp"
+
+#include <caf/error.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace neuroshard {
+
+/// One request from its admission to its last word.
+struct generation {
+  enum class stage : uint8_t { admitting, waiting, prefilling, running, ending };
+
+  std::string id;
+  std::string session_id; ///< new after a rebuild
+  generation_request request;
+  std::vector<int32_t> prompt; ///< BOS first
+  uint64_t seed = 0;
+  completion output;
+
+  stage at = stage::admitting;
+  bool in_flight = false; ///< a call that holds one of its rows has not been answered
+  bool session_open = false;
+  bool began = false;      ///< its prefill has begun: from then on a cancellation pays
+  bool reserved = false;   ///< money is locked for it
+  bool needs_room = false; ///< waits until another generation has given its cache back
+  uint32_t cached = 0;     ///< positions in the session's cache
+  uint32_t rebuilds = 0;
+  uint64_t model_version = 0;
+  uint64_t copy_id = 0; ///< serving copy it is pinned to; 0: not yet known
+  model_route route;
+  std::optional<caf::error> stop_with; ///< ends with it as soon as no call holds it
+
+  int64_t admitted_us = 0;
+  int64_t began_us = 0;
+  int64_t deadline_us = 0;
+  generation_result result;
+
+  generation(generation_request r, std::vector<int32_t> ids, text::tokenizer tokens)
+      : request(std::move(r)), prompt(std::move(ids)),
+        output(std::move(tokens), request.stop, request.max_tokens) {}
+
+  /// Positions that must be in the cache before the next token can be sampled: prompt and all produced
+  /// tokens.
+  uint32_t positions() const { return static_cast<uint32_t>(prompt.size()) + output.count(); }
+  /// The token at a position.
+  int32_t token_at(uint32_t position) const {
+    return position < prompt.size() ? prompt[position] : output.produced()[position - prompt.size()];
+  }
+  /// How the next token is drawn: the counter is the number of the token, so that a repeated call draws the
+  /// same one.
+  sample_spec sample(uint32_t valid_vocab) const {
+    sample_spec spec;
+    spec.temperature = request.temperature;
+    spec.top_k = request.top_k < valid_vocab ? request.top_k : valid_vocab;
+    spec.top_p = request.top_p;
+    spec.seed = seed;
+    spec.step = output.count();
+    spec.valid_vocab = valid_vocab;
+    spec.want_logprob = request.logprobs;
+    return spec;
+  }
+};
+using generation_ptr = std::shared_ptr<generation>;
+
+} // namespace neuroshard

@@ -1,0 +1,200 @@
+#include "actors/inference_scheduler/inference_scheduler.hpp"
+
+#include "actors/common/log.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr auto tick_period = std::chrono::milliseconds(250);
+constexpr auto ledger_timeout = std::chrono::seconds(30);
+constexpr auto hash_timeout = std::chrono::seconds(30);
+constexpr int64_t drain_patience_us = 10'000'000;
+constexpr size_t hashes_max = 16;
+
+} // namespace
+
+/// Precondition: no call holds the generation, and it is in none of the batches.
+void inference_scheduler_state::finish(generation_ptr g, std::string reason,
+                                       std::optional<caf::error> failure) {
+  if (g->at == generation::stage::ending)
+    return;
+  g->at = generation::stage::ending;
+  close_session(*g);
+  if (auto rest = g->output.cut())
+    g->request.sink->token(std::move(rest->text), rest->index,
+                           g->request.logprobs ? std::optional<double>(rest->logprob) : std::nullopt);
+  const int64_t now_us = parts.time->steady_us();
+  auto& result = g->result;
+  result.id = g->id;
+  result.text = g->output.text();
+  result.finish_reason = std::move(reason);
+  result.prompt_tokens = static_cast<uint32_t>(g->prompt.size());
+  result.completion_tokens = g->output.count();
+  result.seed = g->seed;
+  result.queue_ms = static_cast<double>((g->began ? g->began_us : now_us) - g->admitted_us) / 1000;
+  result.inference_ms = g->began ? static_cast<double>(now_us - g->began_us) / 1000 : 0;
+  if (g->request.logprobs)
+    result.logprob = g->output.logprob();
+  for (const auto& other : waiting)
+    other->needs_room = false; // there is room now
+  if (!g->reserved) {
+    result.failure = std::move(failure);
+    return paid(std::move(g), {});
+  }
+  // A failure before the first token costs nothing; a caller who goes away after the prefill began pays for
+  // it.
+  const bool left = failure && code_of(*failure) == errc::cancelled;
+  const bool free = failure && g->output.count() == 0 && !(left && g->began);
+  result.failure = std::move(failure);
+  if (free) {
+    self->request(parts.ledger, ledger_timeout, refund_inference{g->id})
+        .then([me = self, g](const refund_result&) { me->state.paid(g, {}); },
+              [me = self, g](const caf::error& e) {
+                log::error(name, "refund-failed id={} why={}", g->id, problem_of(e).message);
+                me->state.paid(g, {}); // it expires by itself
+              });
+    return;
+  }
+  settle_inference bill;
+  bill.request_id = g->id;
+  bill.prompt_tokens = result.prompt_tokens;
+  bill.completion_tokens = result.completion_tokens;
+  bill.driver = options.address;
+  bill.validator = options.address;
+  const uint64_t done =
+      uint64_t{options.layers} * (uint64_t{result.prompt_tokens} + result.completion_tokens);
+  bill.workers.push_back({options.address, done, done, {}});
+  self->request(parts.ledger, ledger_timeout, std::move(bill))
+      .then([me = self, g](const settle_result& settled) { me->state.paid(g, settled.cost); },
+            [me = self, g](const caf::error& e) {
+              log::error(name, "settle-failed id={} why={}", g->id, problem_of(e).message);
+              me->state.paid(g, {});
+            });
+}
+
+void inference_scheduler_state::paid(generation_ptr g, neuro_amount cost) {
+  g->result.cost = cost;
+  if (g->copy_id == 0)
+    return deliver(g);
+  if (const auto at = hashes.find(g->copy_id); at != hashes.end())
+    return hash_known(g, at->second);
+  self->request(parts.worker, hash_timeout, serving_hash{g->copy_id})
+      .then([me = self, g](std::string& hash) { me->state.hash_known(g, std::move(hash)); },
+            [me = self, g](const caf::error& e) {
+              log::warn(name, "hash-unknown id={} copy={} why={}", g->id, g->copy_id, problem_of(e).message);
+              me->state.deliver(g);
+            });
+}
+
+void inference_scheduler_state::hash_known(const generation_ptr& g, std::string hash) {
+  hashes[g->copy_id] = hash;
+  while (hashes.size() > hashes_max)
+    hashes.erase(hashes.begin());
+  g->result.model_hash = std::move(hash);
+  deliver(g);
+}
+
+void inference_scheduler_state::deliver(const generation_ptr& g) {
+  auto& counters = *parts.counters;
+  const double total_us = (g->result.queue_ms + g->result.inference_ms) * 1000;
+  const uint64_t place = counters.latency_count.load(std::memory_order_relaxed);
+  counters.latency_us[place % node_counters::latency_ring_size].store(
+      static_cast<uint32_t>(std::min(total_us, 4e9)), std::memory_order_relaxed);
+  counters.latency_count.store(place + 1, std::memory_order_relaxed);
+  all.erase(g->id);
+  g->request.sink->done(std::move(g->result));
+  g->request.sink.reset();
+  pump();
+}
+
+void inference_scheduler_state::stop(const generation_ptr& g, caf::error why) {
+  if (g->at == generation::stage::ending)
+    return;
+  if (g->in_flight) { // at the answer, which is at most one token away
+    if (!g->stop_with)
+      g->stop_with = std::move(why);
+    return;
+  }
+  waiting.erase(std::remove(waiting.begin(), waiting.end(), g), waiting.end());
+  for (auto* batch : {&prefilling, &running})
+    batch->erase(std::remove(batch->begin(), batch->end(), g), batch->end());
+  finish(g, "error", std::move(why));
+}
+
+void inference_scheduler_state::cancel(const std::string& id) {
+  const auto at = all.find(id);
+  if (at == all.end())
+    return;
+  const auto g = at->second;
+  stop(g, refuse(errc::cancelled, "the caller has gone"));
+  pump();
+}
+
+void inference_scheduler_state::on_tick() {
+  const int64_t now_us = parts.time->steady_us();
+  const bool out_of_patience = draining && now_us >= drain_until_us;
+  std::vector<generation_ptr> late;
+  for (const auto& [id, g] : all)
+    if (out_of_patience || now_us >= g->deadline_us)
+      late.push_back(g);
+  for (const auto& g : late) {
+    if (now_us >= g->deadline_us)
+      stop(g, refuse(errc::timeout, "the time limit of a generation has passed"));
+    else
+      stop(g, refuse(errc::draining, "the node is shutting down"));
+  }
+  pump();
+}
+
+void inference_scheduler_state::update_gauges() {
+  parts.counters->inference_queued.store(waiting.size(), std::memory_order_relaxed);
+  parts.counters->inference_running.store(running.size() + prefilling.size(), std::memory_order_relaxed);
+}
+
+actor_status inference_scheduler_state::report() const {
+  actor_status status;
+  status.name = name;
+  status.values = {{"waiting", std::to_string(waiting.size())},
+                   {"prefilling", std::to_string(prefilling.size())},
+                   {"running", std::to_string(running.size())},
+                   {"generations", std::to_string(all.size())},
+                   {"draining", draining ? "1" : "0"}};
+  return status;
+}
+
+inference_scheduler_actor::behavior_type inference_scheduler(inference_scheduler_state::pointer self,
+                                                             inference_options options,
+                                                             inference_parts parts) {
+  auto& state = self->state;
+  state.self = self;
+  state.options = std::move(options);
+  state.parts = std::move(parts);
+  self->send(self, tick_atom_v);
+  return {
+      [self](const generation_request& request) { return self->state.admit(request); },
+      [self](const cancel_generation& request) { self->state.cancel(request.id); },
+      [self](tick_atom) {
+        self->state.on_tick();
+        self->delayed_send(self, tick_period, tick_atom_v);
+      },
+      [self](drain_atom) -> caf::result<void> {
+        auto& scheduler = self->state;
+        if (!scheduler.draining) {
+          scheduler.draining = true;
+          scheduler.drain_until_us = scheduler.parts.time->steady_us() + drain_patience_us;
+        }
+        if (scheduler.all.empty() && scheduler.admitting == 0)
+          return caf::unit;
+        scheduler.drains.push_back(self->make_response_promise<caf::unit_t>());
+        return scheduler.drains.back();
+      },
+      [self](status_atom) -> actor_status { return self->state.report(); },
+  };
+}
+
+} // namespace neuroshard

@@ -1,0 +1,108 @@
+#pragma once
+
+#include "actors/common/clock.hpp"
+#include "actors/common/counters.hpp"
+#include "actors/inference_scheduler/batch_plan.hpp"
+#include "actors/inference_scheduler/generation.hpp"
+#include "actors/inference_scheduler/inference_scheduler_actor.hpp"
+#include "actors/layer_worker/layer_worker_actor.hpp"
+#include "actors/ledger/ledger_actor.hpp"
+#include "actors/peer_manager/peer_manager_actor.hpp"
+#include "kernels/text/tokenizer.hpp"
+
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+#include <caf/typed_response_promise.hpp>
+
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace neuroshard {
+
+struct inference_options {
+  uint32_t max_queue = 64;
+  uint32_t timeout_s = 120;
+  bool charge_self = false;
+  uint32_t batch_max = 32;      ///< generations that decode together
+  uint32_t prefill_chunk = 512; ///< positions of one PREFILL call
+  uint32_t context = 2048;
+  uint32_t layers = 0; ///< of the model
+  std::string architecture_id;
+  std::string address; ///< this node's wallet, paid for the work it does itself
+};
+
+/// What the scheduler works with.
+struct inference_parts {
+  layer_worker_actor worker;
+  ledger_actor ledger;
+  peer_manager_actor peers;
+  text::tokenizer tokens;
+  time_source_ptr time;
+  random_source_ptr random;
+  counters_ptr counters;
+};
+
+struct inference_scheduler_state {
+  static inline const char* name = "inference_scheduler";
+  using pointer = inference_scheduler_actor::stateful_pointer<inference_scheduler_state>;
+  using admission_promise = caf::typed_response_promise<generation_admitted>;
+
+  pointer self = nullptr;
+  inference_options options;
+  inference_parts parts;
+  std::map<std::string, generation_ptr> all;
+  uint32_t admitting = 0;
+  std::deque<generation_ptr> waiting;
+  std::vector<generation_ptr> prefilling; ///< the group whose prompts go in now
+  std::vector<generation_ptr> running;
+  bool prefill_in_flight = false;
+  bool decode_in_flight = false;
+  uint32_t failed_calls = 0;              ///< in a row, refused for the time being
+  std::map<uint64_t, std::string> hashes; ///< of serving copies, the newest few
+  std::vector<caf::typed_response_promise<caf::unit_t>> drains;
+  bool draining = false;
+  int64_t drain_until_us = 0;
+
+  // admission (scheduler_admission.cpp)
+  caf::result<generation_admitted> admit(const generation_request& request);
+  caf::expected<generation_ptr> make_generation(const generation_request& request);
+  void copy_known(generation_ptr g, admission_promise promise, const serving_info& copy);
+  void route_known(generation_ptr g, admission_promise promise, model_route route);
+  void admitted(generation_ptr g, admission_promise promise);
+  void not_admitted(admission_promise promise, caf::error why);
+
+  // batches (scheduler_batches.cpp)
+  void pump();
+  void choose_prefill_group();
+  void send_prefill();
+  void prefill_answered(const prefill_plan& plan, const forward_reply& reply);
+  void send_decode();
+  void decode_answered(const std::vector<generation_ptr>& rows, const forward_reply& reply);
+  void call_failed(const std::vector<generation_ptr>& rows, const caf::error& why);
+  void row_failed(const generation_ptr& g, row_status status);
+  void rebuild(const generation_ptr& g, bool needs_room);
+  bool take_token(const generation_ptr& g, int32_t token, double logprob);
+  work_header header_of(const generation& g) const;
+  void close_session(const generation& g);
+
+  // ends (inference_scheduler.cpp)
+  void finish(generation_ptr g, std::string reason, std::optional<caf::error> failure);
+  void paid(generation_ptr g, neuro_amount cost);
+  void hash_known(const generation_ptr& g, std::string hash);
+  void deliver(const generation_ptr& g);
+  void stop(const generation_ptr& g, caf::error why);
+  void cancel(const std::string& id);
+  void on_tick();
+  void update_gauges();
+  actor_status report() const;
+};
+
+/// Scheduled; never blocks. `parts.peers` and `parts.ledger` may be null where nothing is charged and all
+/// layers are here.
+inference_scheduler_actor::behavior_type inference_scheduler(inference_scheduler_state::pointer self,
+                                                             inference_options options,
+                                                             inference_parts parts);
+
+} // namespace neuroshard
