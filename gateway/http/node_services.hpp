@@ -3,20 +3,21 @@
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
 #include "actors/inference_scheduler/inference_scheduler_actor.hpp"
+#include "actors/ledger/ledger_actor.hpp"
+#include "actors/ledger/ledger_reader.hpp"
 #include "actors/rate_limiter/rate_limiter_actor.hpp"
 #include "actors/telemetry/snapshot.hpp"
 #include "gateway/config/config_patch.hpp"
 #include "gateway/config/node_config.hpp"
+#include "kernels/core/sha256.hpp"
 
 #include <caf/expected.hpp>
 #include <caf/fwd.hpp>
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,11 +35,9 @@ const char* to_string(scope s) noexcept;
 /// The bit of a scope's name; 0 for an unknown name.
 uint8_t scope_bit(std::string_view name) noexcept;
 
-using token_digest = std::array<uint8_t, 32>;
-
 /// A token that the gateway accepts: SHA-256 of its canonical form, and the scopes as bits.
 struct known_token {
-  token_digest digest{};
+  kernels::digest digest{};
   uint8_t scopes = all_scopes;
 };
 
@@ -82,13 +81,12 @@ struct node_services {
 
   actor_slot<rate_limiter_actor> rate_limiter;
   actor_slot<inference_scheduler_actor> scheduler;
+  actor_slot<ledger_actor> ledger;
+  /// Reads of the book; null while there is none: the wallet endpoints then answer `not_ready`.
+  std::shared_ptr<const ledger_reader> book;
 
   /// The node's own token first. At most 64 of them are compared, in constant time.
   std::vector<known_token> tokens;
-  /// Canonical form of a token as presented (identity's rules: 64 hex, 12 words, one word); nothing when it
-  /// has no valid form. Called on a thread of the gateway's own that may compute for milliseconds, never for
-  /// 64 hex digits or one word.
-  std::function<std::optional<std::string>(std::string_view presented)> canonical_token;
 
   /// The configuration in force, for GET /config. Any thread.
   std::function<std::shared_ptr<const node_config>()> config;

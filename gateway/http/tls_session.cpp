@@ -1,0 +1,12 @@
+#include "gateway/http/session_impl.hpp"
+
+#include <boost/asio/ssl/context.hpp>
+
+namespace neuroshard::http {
+
+std::shared_ptr<session_base> make_tls_session(const std::shared_ptr<io_lane>& home, tcp_socket socket,
+                                               boost::asio::ssl::context& tls, bool refused) {
+  return std::make_shared<session<tls_stream>>(home, refused, std::move(socket), tls);
+}
+
+} // namespace neuroshard::http
