@@ -84,7 +84,8 @@ status check(const linear_backward_weight_args& a, const needed_bytes& needed) {
 
 status check(const embedding_args& a) {
   checker c("embedding");
-  c.operand("ids", a.ids, i32, {any}, flat).operand("table", a.table, f32, {any, any});
+  c.operand("ids", a.ids, i32, {any}, flat);
+  c.operand("table", a.table, only(dtype::f32) | only(a.out.type), {any, any});
   c.require(a.table.shape[0] > 0, "table has no rows");
   return c.operand("out", a.out, activations, {a.ids.shape[0], a.table.shape[1]}, written).done();
 }
