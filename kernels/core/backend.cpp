@@ -157,6 +157,11 @@ result<buffer_ptr> device::alloc(uint64_t bytes) {
   if (bytes > std::numeric_limits<uint64_t>::max() - line)
     return status(code::out_of_memory, "an allocation of " + std::to_string(bytes) + " bytes");
   const uint64_t taken = std::max(line, (bytes + line - 1) / line * line);
+  // What the device could never hold is refused here: a host that overcommits would promise it, and fall
+  // later.
+  if (info_.memory_total != 0 && taken > info_.memory_total)
+    return status(code::out_of_memory, std::to_string(taken) + " bytes are more than the " +
+                                           std::to_string(info_.memory_total) + " bytes of the device");
   if (!account_->take(taken, memory_limit_))
     return status(code::out_of_memory, std::to_string(taken) + " bytes more would pass the limit of " +
                                            std::to_string(memory_limit_) + " bytes; " +

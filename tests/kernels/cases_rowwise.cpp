@@ -38,12 +38,12 @@ size_t row_of(double id, int64_t rows) {
   return id >= 0 && id < static_cast<double>(rows) ? static_cast<size_t>(id) : 0;
 }
 
-op_case embedding_case(const matrix_shape& s, dtype act, numbers& random) {
+op_case embedding_case(const matrix_shape& s, dtype act, dtype held, numbers& random) {
   constexpr int64_t rows = 11;
   op_case c;
-  c.name = label("embedding", s, act);
+  c.name = label("embedding", s, act, held == dtype::f32 ? " of f32" : " of bf16");
   c.operands = {input("ids", dtype::i32, {s.rows}, some_ids(s.rows, rows, random)),
-                input("table", dtype::f32, {rows, s.width}, random.many(rows * s.width)),
+                input("table", held, {rows, s.width}, random.many(rows * s.width)),
                 output("out", act, {s.rows, s.width}, act == dtype::bf16 ? 4e-3 : 0, 5)};
   c.run = [](call& call) { return call.ops().embedding(call.on.impl(), {call[0], call[1], call[2]}); };
   c.oracle = [=](values& v) {
@@ -194,7 +194,8 @@ void add_rowwise_cases(std::vector<op_case>& to, uint64_t seed) {
   numbers random(seed);
   for (const dtype act : {dtype::f32, dtype::bf16}) {
     for (const matrix_shape& s : shapes) {
-      to.push_back(embedding_case(s, act, random));
+      to.push_back(embedding_case(s, act, dtype::f32, random));
+      to.push_back(embedding_case(s, act, act, random));
       to.push_back(embedding_backward_case(s, act, random));
       to.push_back(swiglu_case(s, act, random));
       to.push_back(convert_case(s, act, dtype::bf16, random));
