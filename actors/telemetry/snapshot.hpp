@@ -29,7 +29,7 @@ struct rewards_summary {
 };
 
 /// Facts that never change while the process runs.
-struct node_identity {
+struct node_facts {
   std::string node_id; ///< 32 hex
   std::string address; ///< 0x + 40 hex
   std::string version; ///< of the software
@@ -46,7 +46,7 @@ struct node_snapshot {
   int64_t unix_us = 0;
   uint64_t uptime_s = 0;
   node_state state = node_state::starting;
-  node_identity identity;
+  node_facts identity;
   std::vector<node_role> roles; ///< in the order driver, validator, worker
   std::vector<held_layer> layers;
   uint64_t model_version = 0;  ///< outer steps

@@ -1,0 +1,167 @@
+#include "gateway/node/model_group.hpp"
+
+#include "actors/checkpointer/checkpointer.hpp"
+#include "actors/common/kernel_error.hpp"
+#include "actors/common/log.hpp"
+#include "actors/inference_scheduler/inference_scheduler.hpp"
+#include "actors/layer_worker/layer_worker.hpp"
+#include "actors/trainer/trainer.hpp"
+#include "gateway/node/live_settings.hpp"
+#if NEUROSHARD_HAVE_CPU_BACKEND
+#include "kernels/cpu/cpu_backend.hpp"
+#endif
+
+#include <caf/actor_system.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr int64_t sessions_max = 64;
+
+/// Bytes of the KV pool: a fifth of the usable memory (60 % of what the node offers), but no more than all sessions can fill.
+uint64_t kv_pool_bytes(const node_config& c, const kernels::device& on, const model::architecture& a, kernels::dtype compute) {
+  const uint64_t offered = c.memory_mb > 0 ? static_cast<uint64_t>(c.memory_mb) << 20 : on.info().memory_total / 10 * 7;
+  const uint64_t wanted = static_cast<uint64_t>(sessions_max * a.max_seq_len * a.num_layers) * model::kv_bytes_per_token(a, compute);
+  return std::min(offered / 10 * 6 / 5, wanted);
+}
+
+/// Sequences of one micro-batch: what the activations are planned for. A larger batch, set while running, is cut into more micro-batches.
+int64_t microbatch_sequences(const node_config& c) {
+  return (c.training.batch_size + c.training.microbatches - 1) / c.training.microbatches;
+}
+
+caf::expected<caf::actor> make_worker(caf::actor_system& system, const model_plan& plan) {
+  const auto c = plan.config();
+  model::stage_options how;
+  how.layer_end = plan.shape.num_layers;
+  how.embed = true;
+  how.head = true;
+  how.compute = compute_type(*c, *plan.device);
+  how.train_tokens_max = microbatch_sequences(*c) * c->training.seq_len;
+  how.kv_pool_bytes = kv_pool_bytes(*c, *plan.device, plan.shape, how.compute);
+  how.sessions_max = sessions_max;
+  auto stage = model::stage::make(plan.device, plan.shape, how);
+  if (!stage)
+    return refuse(stage.status());
+  layer_worker_options options;
+  options.architecture_id = model::architecture_id(plan.shape);
+  options.seed = c->model.seed;
+  options.valid_vocab = plan.tokens->vocab_size();
+  options.optimizer = optimizer_of(*c);
+#if NEUROSHARD_HAVE_CPU_BACKEND
+  options.set_threads = [device = plan.device](uint32_t threads) {
+    if (auto why = kernels::set_cpu_threads(*device, static_cast<int>(threads)); !why)
+      log::warn("layer_worker", "threads-not-changed why=\"{}\"", why.message());
+  };
+#endif
+  return caf::actor_cast<caf::actor>(
+      system.spawn<caf::detached>(layer_worker, hand_over(std::move(*stage)), std::move(options), plan.time));
+}
+
+caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const model_plan& plan, const node_actors& fronts) {
+  const auto c = plan.config();
+  checkpointer_options options;
+  options.folder = plan.paths.checkpoints(plan.identity->wallet_id(), c->instance);
+  options.wallet_id = plan.identity->wallet_id();
+  options.software = plan.software;
+  options.architecture = plan.shape;
+  options.tokenizer_path = c->data.tokenizer;
+  options.tokenizer_hash = kernels::to_hex(plan.tokens->hash());
+  options.keep = static_cast<uint32_t>(c->checkpoint.keep);
+  options.max_storage_mb = static_cast<uint64_t>(c->checkpoint.max_storage_mb);
+  return caf::actor_cast<caf::actor>(
+      system.spawn<caf::detached>(checkpointer, std::move(options), fronts.worker, plan.time, plan.counters));
+}
+
+caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_plan& plan, const node_actors& fronts) {
+  const auto c = plan.config();
+  inference_options options;
+  options.max_queue = static_cast<uint32_t>(c->inference.max_queue);
+  options.timeout_s = static_cast<uint32_t>(c->inference.timeout_s);
+  options.charge_self = c->inference.charge_self;
+  options.context = static_cast<uint32_t>(plan.shape.max_seq_len);
+  options.layers = static_cast<uint32_t>(plan.shape.num_layers);
+  options.architecture_id = model::architecture_id(plan.shape);
+  options.address = plan.identity->address();
+  inference_parts parts{fronts.worker, fronts.ledger, fronts.peers, *plan.tokens, plan.time, plan.random, plan.counters};
+  return caf::actor_cast<caf::actor>(system.spawn(inference_scheduler, std::move(options), std::move(parts)));
+}
+
+} // namespace
+
+start_result<model::architecture> shape_of(const node_config& c) {
+  model::architecture shape;
+  const std::string name = c.model.preset == "auto" ? "pico" : c.model.preset;
+  if (const auto* preset = model::find_preset(name)) {
+    shape = preset->shape;
+  } else {
+    const auto& m = c.model;
+    shape.num_layers = m.num_layers;
+    shape.hidden_dim = m.hidden_dim;
+    shape.num_heads = m.num_heads;
+    shape.num_kv_heads = m.num_kv_heads;
+    shape.ffn_dim = m.ffn_dim;
+    shape.vocab_capacity = m.vocab_capacity;
+    shape.max_seq_len = m.max_seq_len;
+    shape.rope_base = fmt::format("{:g}", m.rope_base);
+    shape.norm_eps = fmt::format("{:g}", m.norm_eps);
+    shape.num_experts = m.num_experts;
+    shape.top_k = m.top_k;
+    shape.tie_embeddings = m.tie_embeddings;
+  }
+  if (auto why = model::check(shape); !why)
+    return start_error{exit_code::bad_configuration, "model." + why.message()};
+  return shape;
+}
+
+start_result<kernels::device_ptr> open_device(const node_config& c, const thread_budget& threads) {
+  kernels::device_options how;
+  how.threads = static_cast<int>(threads.compute);
+  if (c.device != "cpu") {
+    if (const auto colon = c.device.find(':'); colon != std::string::npos)
+      how.index = std::stoi(c.device.substr(colon + 1));
+    auto found = kernels::find_backend("cuda");
+    auto opened = found ? kernels::device::open(**found, how) : kernels::result<kernels::device_ptr>(found.status());
+    if (opened)
+      return *opened;
+    if (c.device != "auto")
+      return start_error{exit_code::device, "device = " + c.device + ": " + opened.status().message()};
+    log::info("device", "using-cpu why=\"{}\"", opened.status().message());
+    how.index = 0;
+  }
+  auto found = kernels::find_backend("cpu");
+  if (!found) {
+    log::warn("device", "using-reference-kernels why=\"{}\"", found.status().message());
+    found = kernels::reference_backend();
+  }
+  auto opened = kernels::device::open(**found, how);
+  if (!opened)
+    return start_error{exit_code::device, "device = cpu: " + opened.status().message()};
+  return *opened;
+}
+
+kernels::dtype compute_type(const node_config& c, const kernels::device& on) {
+  return c.model.dtype == "bf16" && on.info().fast_bf16 ? kernels::dtype::bf16 : kernels::dtype::f32;
+}
+
+start_group model_group(std::shared_ptr<const model_plan> plan, const node_actors& fronts) {
+  start_group group;
+  group.name = "model";
+  group.start = group_start::model;
+  const auto add = [&](std::string name, const auto& front, auto make) {
+    group.children.push_back({std::move(name), caf::actor_cast<caf::actor>(front), std::move(make)});
+  };
+  add("layer_worker", fronts.worker, [plan](caf::actor_system& system) { return make_worker(system, *plan); });
+  add("checkpointer", fronts.checkpointer,
+      [plan, fronts](caf::actor_system& system) { return make_checkpointer(system, *plan, fronts); });
+  add("inference_scheduler", fronts.scheduler,
+      [plan, fronts](caf::actor_system& system) { return make_scheduler(system, *plan, fronts); });
+  add("trainer", fronts.trainer, [plan, fronts](caf::actor_system& system) { return make_trainer(system, *plan, fronts); });
+  return group;
+}
+
+} // namespace neuroshard
