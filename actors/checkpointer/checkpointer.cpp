@@ -225,6 +225,7 @@ void checkpointer_state::try_next_candidate(pointer self) {
     load->outcome.found = true;
     load->outcome.id = id;
     load->outcome.state = load->reader->manifest().state;
+    load->outcome.model_hash = kernels::to_hex(hash_of_units(load->reader->manifest().units));
     load->next = 0;
     return load_next(self);
   }
@@ -283,6 +284,7 @@ void checkpointer_state::end_load(caf::error why) {
               ended.outcome.state.outer_step);
   } else {
     ended.outcome.id.clear();
+    ended.outcome.model_hash.clear();
     ended.outcome.state = {};
   }
   ended.promise.deliver(std::move(ended.outcome));

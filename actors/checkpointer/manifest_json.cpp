@@ -79,6 +79,7 @@ void put_state(json_writer& out, const training_state& state) {
   put(out, "committed_steps", state.committed_steps);
   put(out, "data_cursor", state.data_cursor);
   put(out, "batch_size", uint64_t{state.batch_size});
+  put(out, "batch_configured", uint64_t{state.batch_configured});
   put(out, "outer_model_hash", state.outer_model_hash);
   put(out, "loss_history", state.loss_history);
   put(out, "loss_first", state.loss_first);
@@ -230,6 +231,7 @@ void read_state(const json* value, training_state& state, status& outcome) {
   own.number("committed_steps", state.committed_steps);
   own.text("data_cursor", state.data_cursor);
   own.number("batch_size", state.batch_size);
+  own.number("batch_configured", state.batch_configured);
   own.text("outer_model_hash", state.outer_model_hash, 64);
   own.numbers("loss_history", state.loss_history, history_max);
   own.numbers("loss_first", state.loss_first, first_max);

@@ -1,7 +1,7 @@
 // Training: forward, backward, COMMIT and DISCARD of the step in hand.
 #include "actors/common/kernel_error.hpp"
+#include "actors/common/learning_rate.hpp"
 #include "actors/layer_worker/layer_worker.hpp"
-#include "actors/layer_worker/learning_rate.hpp"
 
 #include <cmath>
 #include <limits>
@@ -192,7 +192,9 @@ layer_worker_state::work<backward_reply> layer_worker_state::gradient(backward_r
 model::sliced<caf::error> layer_worker_state::commit_step(uint64_t step) {
   const raised flag(committing);
   model::optimizer_step how;
-  how.learning_rate = static_cast<float>(learning_rate_at(options.optimizer, step));
+  const auto& rate = options.optimizer;
+  how.learning_rate =
+      static_cast<float>(learning_rate_at(rate.learning_rate, rate.warmup_steps, rate.decay_steps, step));
   auto applied = co_await stage->apply(how);
   if (!applied.ok()) {
     const auto why = applied.status();

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "kernels/core/status.hpp"
+#include "kernels/text/data_loader.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace neuroshard {
+
+/// A part of a batch: ids and labels [rows, seq].
+struct step_part_batch {
+  uint32_t rows = 0;
+  std::vector<int32_t> ids;
+  std::vector<int32_t> labels;
+  uint64_t label_count = 0; ///< labels that are not ignored
+};
+
+/// The batch of one step, cut into micro-batches of about equal rows. Parts without a label are left out.
+struct step_batch {
+  std::vector<step_part_batch> parts;
+  uint32_t rows = 0;
+  uint32_t seq = 0;
+  uint64_t label_count = 0;
+};
+
+/// Rows of one micro-batch: the batch over the number of micro-batches, rounded up, and never more positions
+/// than the stage takes at once.
+uint32_t rows_per_part(uint32_t batch, uint32_t microbatches, uint32_t seq, uint64_t positions_max);
+
+/// Draws the batch of step `step`.
+kernels::result<step_batch> draw_batch(const text::data_loader& data, const text::data_cursor& at,
+                                       uint64_t step, uint32_t batch, uint32_t seq, uint32_t rows_of_part);
+
+/// The fixed held-out windows, cut likewise.
+kernels::result<step_batch> heldout_batch(const text::data_loader& data, uint32_t seq, uint32_t rows_of_part);
+
+} // namespace neuroshard

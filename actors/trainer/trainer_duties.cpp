@@ -1,0 +1,368 @@
+// What is due between two steps: patches, route and binding, the end of a round, validation, checkpoints,
+// serving copies.
+#include "actors/common/log.hpp"
+#include "actors/trainer/trainer.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr auto short_timeout = std::chrono::seconds(30);
+constexpr auto long_timeout = std::chrono::seconds(600);
+constexpr uint32_t reloads_max = 3;
+constexpr int64_t score_budget_us = 120'000'000;
+
+tensor_handle integers(const std::vector<int32_t>& values, int64_t rows, int64_t columns) {
+  auto owner = std::make_shared<std::vector<int32_t>>(values);
+  tensor_handle handle;
+  handle.view = kernels::make_tensor(owner->data(), kernels::dtype::i32, {rows, columns});
+  handle.owner = std::move(owner);
+  return handle;
+}
+
+std::optional<kernels::digest> digest_of(const std::string& hex) {
+  kernels::digest digest{};
+  if (hex.size() != 2 * digest.size())
+    return std::nullopt;
+  for (size_t i = 0; i < digest.size(); ++i)
+    digest[i] = static_cast<uint8_t>(std::stoul(hex.substr(2 * i, 2), nullptr, 16));
+  return digest;
+}
+
+} // namespace
+
+/// The one way on: every duty ends in here again, until none is left and the next step begins.
+void trainer_state::boundary() {
+  if (now != phase::boundary)
+    return;
+  if (do_next_duty())
+    return;
+  if (!stop_promises.empty())
+    return stop_at_boundary();
+  if (!options.enabled) {
+    now = phase::paused;
+    metrics.pause();
+    return publish();
+  }
+  begin_step();
+}
+
+/// A duty has been sent off; `boundary` goes on when its answer is there.
+void trainer_state::wait_for_next() {
+  if (now == phase::waiting)
+    now = phase::boundary;
+  boundary();
+}
+
+bool trainer_state::do_next_duty() {
+  const int64_t now_us = parts.time->steady_us();
+  const bool stopping = !stop_promises.empty();
+  apply_patch();
+  if (rate_changed) {
+    rate_changed = false;
+    now = phase::waiting;
+    self->request(parts.worker, short_timeout, options.optimizer)
+        .then([me = self] { me->state.wait_for_next(); },
+              [me = self](const caf::error& e) { me->state.fail(problem_of(e).message); });
+    return true;
+  }
+  if (first_checkpoint_due) {
+    first_checkpoint_due = false;
+    save("first");
+    return true;
+  }
+  if (stopping)
+    return false;
+  if (state.inner_step - state.round_first_step >= options.diloco_steps) {
+    end_round();
+    return true;
+  }
+  if (outer_checkpoint_due) {
+    outer_checkpoint_due = false;
+    save("outer");
+    return true;
+  }
+  if (validation_due) {
+    validation_due = false;
+    if (parts.data->has_heldout()) {
+      refresh(true, true);
+      return true;
+    }
+  }
+  if (!options.enabled)
+    return false;
+  const bool changed = state.inner_step != checkpoint_step;
+  if (state.inner_step >= checkpoint_step + options.checkpoint_every_steps) {
+    save("step");
+    return true;
+  }
+  if (changed && now_us - checkpoint_us >= int64_t{options.checkpoint_every_s} * 1'000'000) {
+    save("time");
+    return true;
+  }
+  if (state.inner_step != refreshed_step && now_us - refreshed_us >= int64_t{options.refresh_s} * 1'000'000)
+    refresh(false, false); // ordered before the next micro-batch by the worker; nobody waits
+  if (route.hops.empty()) {
+    find_route();
+    return true;
+  }
+  if (!bound) {
+    bind();
+    return true;
+  }
+  return false;
+}
+
+void trainer_state::apply_patch() {
+  if (patch.learning_rate && *patch.learning_rate != options.optimizer.learning_rate) {
+    options.optimizer.learning_rate = *patch.learning_rate;
+    rate_changed = true;
+  }
+  if (patch.batch_size) {
+    options.batch_size = *patch.batch_size;
+    state.batch_size = *patch.batch_size;
+    state.batch_configured = *patch.batch_size;
+  }
+  // A new length of rounds holds from the next round on; a round that has not begun takes it at once.
+  if (patch.diloco_steps && state.inner_step == state.round_first_step)
+    options.diloco_steps = *std::exchange(patch.diloco_steps, std::nullopt);
+  patch.learning_rate.reset();
+  patch.batch_size.reset();
+}
+
+void trainer_state::find_route() {
+  if (!parts.peers) {
+    route.hops = {{true, {}, {}, 0, options.layers}};
+    return boundary();
+  }
+  now = phase::waiting;
+  self->request(parts.peers, short_timeout, route_request{state.outer_step, {}})
+      .then(
+          [me = self](const model_route& found) {
+            const bool own = found.hops.size() == 1 && found.hops.front().local;
+            if (!own)
+              return me->state.fail("this node does not hold all layers of the model");
+            me->state.route = found;
+            me->state.wait_for_next();
+          },
+          [me = self](const caf::error& e) { me->state.fail(problem_of(e).message); });
+}
+
+void trainer_state::bind() {
+  now = phase::waiting;
+  forward_request call;
+  call.header = header();
+  call.mode = forward_mode::bind;
+  call.layer_begin = route.hops.front().layer_begin;
+  call.layer_end = route.hops.front().layer_end;
+  call.step = state.inner_step;
+  self->request(parts.worker, short_timeout, std::move(call))
+      .then(
+          [me = self](const forward_reply&) {
+            me->state.bound = true;
+            me->state.wait_for_next();
+          },
+          [me = self](const caf::error& e) { me->state.fail(problem_of(e).message); });
+}
+
+/// Alone a round ends with the weights it has: bookkeeping, a checkpoint, a serving copy of the new version,
+/// the held-out loss.
+void trainer_state::end_round() {
+  ++state.outer_step;
+  state.round_first_step = state.inner_step;
+  state.inner_steps = 0;
+  if (patch.diloco_steps)
+    options.diloco_steps = *std::exchange(patch.diloco_steps, std::nullopt);
+  bound = false; // the next round is bound anew, at its version
+  validation_due = false; // measured now, so that the checkpoint of the outer step tells it
+  outer_checkpoint_due = true;
+  log::info(name, "outer-step outer={} step={} loss={:.4f}", state.outer_step, state.inner_step,
+            metrics.ema().value_or(0));
+  refresh(true, parts.data->has_heldout());
+}
+
+// ------------------------------------------------------------------------------------------- checkpoints
+
+void trainer_state::save(const std::string& reason) {
+  now = phase::waiting;
+  const uint64_t at = state.inner_step;
+  checkpoint_step = at;
+  checkpoint_us = parts.time->steady_us();
+  if (at == state.round_first_step)
+    outer_saves.push_back(at);
+  claims.saving(at);
+  const bool stopping = reason == "stop";
+  // The answer comes as soon as the view of the weights is open; the writing goes on beside the next steps.
+  self->request(parts.checkpointer, long_timeout, save_checkpoint{snapshot_state(), reason})
+      .then(
+          [me = self, stopping](const save_begun& begun) {
+            if (stopping && begun.started)
+              return; // the outcome is waited for
+            if (stopping)
+              return me->state.stopped();
+            me->state.wait_for_next();
+          },
+          [me = self, stopping](const caf::error& e) {
+            log::warn(name, "checkpoint-not-begun why={}", problem_of(e).message);
+            if (stopping)
+              return me->state.stopped();
+            me->state.wait_for_next();
+          });
+}
+
+/// The outcome of a checkpoint; `saved` is null when it failed, or when one found at the start is made known
+/// to the ledger.
+void trainer_state::save_ended(uint64_t inner_step, const checkpoint_saved* saved) {
+  const auto at = std::find(outer_saves.begin(), outer_saves.end(), inner_step);
+  const bool of_outer = at != outer_saves.end();
+  if (of_outer)
+    outer_saves.erase(at);
+  std::optional<reward_claim> work;
+  if (saved != nullptr) {
+    if (of_outer)
+      state.outer_model_hash = saved->model_hash;
+    work = claims.saved(inner_step, of_outer ? std::optional(saved->model_hash) : std::nullopt);
+  }
+  const bool note = (saved == nullptr && now == phase::idle) || (saved != nullptr && of_outer);
+  const auto digest = digest_of(state.outer_model_hash);
+  if (note && parts.ledger && digest) {
+    self->request(parts.ledger, short_timeout, note_checkpoint{options.architecture_id, *digest, inner_step})
+        .then([](const checkpoint_noted&) {},
+              [](const caf::error& e) {
+                log::warn(name, "checkpoint-not-noted why={}", problem_of(e).message);
+              });
+  }
+  if (work)
+    claim(*work);
+  if (stop_saving && inner_step == state.inner_step && now != phase::idle)
+    stopped();
+}
+
+void trainer_state::claim(const reward_claim& work) {
+  const auto digest = digest_of(work.model_hash_start);
+  if (!parts.ledger || !digest)
+    return;
+  reward_training reward;
+  reward.node_id = options.node_id;
+  reward.architecture_id = options.architecture_id;
+  reward.model_hash_start = *digest;
+  reward.step_begin = work.step_begin;
+  reward.step_end = work.step_end;
+  reward.label_tokens = work.label_tokens;
+  reward.layers = options.layers;
+  reward.driver = options.is_driver;
+  reward.validator = options.is_validator;
+  self->request(parts.ledger, short_timeout, std::move(reward))
+      .then(
+          [work](const reward_result& result) {
+            log::debug(name, "rewarded steps={}-{} tokens={} amount={}", work.step_begin, work.step_end,
+                       work.label_tokens, to_decimal(result.amount));
+          },
+          [work](const caf::error& e) {
+            log::warn(name, "not-rewarded steps={}-{} why={}", work.step_begin, work.step_end,
+                      problem_of(e).message);
+          });
+}
+
+/// Ten steps in a row were not finite: the weights of the last checkpoint are taken again.
+void trainer_state::reload() {
+  nonfinite_in_row = 0;
+  if (++reloads > reloads_max)
+    return fail("the loss stays non-finite also after the last checkpoint was loaded again; lower "
+                "training.learning_rate");
+  log::warn(name, "reload step={}", state.inner_step);
+  now = phase::waiting;
+  self->request(parts.checkpointer, long_timeout, restore_latest{})
+      .then(
+          [me = self](const restored& from) {
+            if (!from.found)
+              return me->state.fail("the loss is not finite, and there is no checkpoint to go back to");
+            me->state.adopt(from);
+            me->state.bound = false;
+            me->state.wait_for_next();
+          },
+          [me = self](const caf::error& e) { me->state.fail(problem_of(e).message); });
+}
+
+// ---------------------------------------------------------------------------- serving copy, held-out loss
+
+void trainer_state::refresh(bool wait, bool then_score) {
+  refreshed_step = state.inner_step;
+  refreshed_us = parts.time->steady_us();
+  if (wait)
+    now = phase::waiting;
+  self->request(parts.worker, long_timeout, refresh_serving{state.outer_step, state.inner_step})
+      .then(
+          [me = self, wait, then_score](const serving_info&) {
+            if (then_score) {
+              me->state.scoring = 0;
+              return me->state.score_next();
+            }
+            if (wait)
+              me->state.wait_for_next();
+          },
+          [me = self, wait](const caf::error& e) {
+            log::warn(name, "serving-copy-not-made why={}", problem_of(e).message);
+            if (wait)
+              me->state.wait_for_next();
+          });
+}
+
+void trainer_state::score_next() {
+  if (!stop_promises.empty()) { // the node is stopping: no time for this
+    scoring.reset();
+    return wait_for_next();
+  }
+  if (*scoring == 0) {
+    const auto rows =
+        rows_per_part(text::heldout_windows, 1, options.seq_len, options.microbatch_positions_max);
+    auto drawn = heldout_batch(*parts.data, options.seq_len, rows);
+    if (!drawn.ok()) {
+      log::warn(name, "held-out-unreadable why={}", drawn.status().message());
+      scoring.reset();
+      return wait_for_next();
+    }
+    heldout = std::move(*drawn);
+    heldout_sum = 0;
+  }
+  if (*scoring == heldout.parts.size()) {
+    scoring.reset();
+    if (heldout.label_count > 0 && std::isfinite(heldout_sum)) {
+      state.validation_loss = heldout_sum / static_cast<double>(heldout.label_count);
+      if (state.inner_step == 0)
+        state.untrained_loss = state.validation_loss;
+      log::info(name, "validation step={} loss={:.4f}", state.inner_step, *state.validation_loss);
+    }
+    heldout = {};
+    publish();
+    return wait_for_next();
+  }
+  const auto& part = heldout.parts[*scoring];
+  forward_request call;
+  call.header = header();
+  call.header.deadline_steady_us = parts.time->steady_us() + score_budget_us;
+  call.mode = forward_mode::score;
+  call.layer_begin = 0;
+  call.layer_end = options.layers;
+  call.apply_head = true;
+  call.token_ids = integers(part.ids, part.rows, options.seq_len);
+  call.labels = integers(part.labels, part.rows, options.seq_len);
+  self->request(parts.worker, long_timeout, std::move(call))
+      .then(
+          [me = self](const forward_reply& reply) {
+            me->state.heldout_sum += reply.loss * reply.label_count;
+            ++*me->state.scoring;
+            me->state.score_next();
+          },
+          [me = self](const caf::error& e) {
+            log::warn(name, "validation-failed why={}", problem_of(e).message);
+            me->state.scoring.reset();
+            me->state.wait_for_next();
+          });
+}
+
+} // namespace neuroshard
