@@ -35,7 +35,8 @@ int clamp_threads(int threads) {
 
 } // namespace
 
-compute_pool::compute_pool(int threads) : scratch_(threads_max) {
+compute_pool::compute_pool(int threads)
+    : scratch_(threads_max), share_of_(std::make_unique<share[]>(threads_max)) {
   start_workers(clamp_threads(threads));
 }
 
@@ -108,8 +109,12 @@ void compute_pool::run(int64_t tiles, tile_function fn, const void* context) {
   }
   function_ = fn;
   context_ = context;
-  tiles_ = tiles;
-  next_.store(0, std::memory_order_relaxed);
+  shares_ = static_cast<int>(std::min<int64_t>(tiles, threads()));
+  for (int i = 0; i < shares_; ++i) {
+    auto& mine = share_of_[static_cast<size_t>(i)];
+    mine.next.store(tiles * i / shares_, std::memory_order_relaxed);
+    mine.end = tiles * (i + 1) / shares_;
+  }
   gate_.store(open_bit, std::memory_order_seq_cst);
   epoch_.fetch_add(1, std::memory_order_seq_cst);
   // A worker counts itself a sleeper before it looks at the epoch for the last time, so either it sees the
@@ -127,11 +132,16 @@ void compute_pool::run(int64_t tiles, tile_function fn, const void* context) {
 }
 
 void compute_pool::take_tiles(int worker) {
-  for (;;) {
-    const int64_t tile = next_.fetch_add(1, std::memory_order_relaxed);
-    if (tile >= tiles_)
-      return;
-    function_(context_, tile, worker);
+  for (int i = 0; i < shares_; ++i)
+    take_share((worker + i) % shares_, worker);
+}
+
+void compute_pool::take_share(int which, int worker) {
+  auto& from = share_of_[static_cast<size_t>(which)];
+  while (from.next.load(std::memory_order_relaxed) < from.end) {
+    const int64_t tile = from.next.fetch_add(1, std::memory_order_relaxed);
+    if (tile < from.end)
+      function_(context_, tile, worker);
   }
 }
 

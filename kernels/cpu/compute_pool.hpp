@@ -78,6 +78,8 @@ private:
 
   void run(int64_t tiles, tile_function fn, const void* context);
   void take_tiles(int worker);
+  /// Takes the tiles of one share until it is empty.
+  void take_share(int share, int worker);
   void work(int worker, uint32_t start);
   void start_workers(int threads);
   void stop_workers();
@@ -90,8 +92,14 @@ private:
   // The loop under way. Plain members are written while `gate_` is closed and nobody is inside.
   tile_function function_ = nullptr;
   const void* context_ = nullptr;
-  int64_t tiles_ = 0;
-  alignas(64) std::atomic<int64_t> next_{0};
+  int shares_ = 0;
+  /// A contiguous part of the tiles for each worker, as neighbours share memory: weights that are streamed,
+  /// rows in a cache. Who has done his own helps the others.
+  struct alignas(64) share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::unique_ptr<share[]> share_of_;
   /// Bit 31: open. Bits 0-15: workers inside. A worker enters only while the gate is open, so the caller,
   /// when it has closed the gate, waits for those inside alone: a worker that is still waking up holds
   /// nobody.

@@ -225,7 +225,8 @@ status sample(void* queue, const sample_args& a) {
       const sampled drawn =
           sample_row({a.logits.as<float>() + row * a.logits.stride[0], static_cast<size_t>(columns)},
                      a.params[static_cast<size_t>(row)],
-                     {a.workspace.as<candidate>() + row * columns, static_cast<size_t>(columns)});
+                     {a.workspace.as<candidate>() + row * columns, static_cast<size_t>(columns)},
+                     static_cast<bool>(a.logprobs));
       a.ids.as<int32_t>()[row * a.ids.stride[0]] = drawn.id;
       if (a.logprobs)
         a.logprobs.as<float>()[row * a.logprobs.stride[0]] = drawn.logprob;

@@ -11,6 +11,8 @@ namespace {
 /// Up to here a product is bound by reading the weight, and our own kernels stream it.
 constexpr int64_t few_rows = 16;
 constexpr int64_t few_rows_tile_bytes = 128 * 1024;
+/// Steps of a panel that such a product takes at a time: 24 KiB.
+constexpr int64_t few_rows_steps = 96;
 /// Tile of a larger product: its right operand stays in the L2 cache while its rows pass by.
 constexpr int64_t tile_rows_max = 128;
 constexpr int64_t tile_panels_max = 4;
@@ -54,7 +56,11 @@ public:
     // and padded, as are rows that have gaps when oneDNN is to read them.
     const int64_t pair = step_elements(p.act);
     const bool words = p.lda % pair == 0 && p.k % pair == 0;
-    uses_library_ = device.library && p.m >= library_rows && p.m > few_rows;
+    // A sum that is added to f32 in place is taken by our own kernels, which load and store it as they go;
+    // oneDNN would need a second pass over it. With AMX its product is so much faster that the pass does not
+    // matter.
+    const bool in_place = p.accumulate && p.out_type == dtype::f32 && !device.amx;
+    uses_library_ = device.library && p.m > few_rows && !in_place;
     copies_ = !words || (uses_library_ && p.lda != p.k);
     k_ = copies_ ? round_up(p.k, pair * step_group) : p.k;
   }
@@ -130,18 +136,23 @@ private:
     const int64_t pair = step_elements(p_.act);
     // Sums that can be written where they belong are not taken round by the scratch memory.
     const bool direct = done == 0 && p_.out_type == dtype::f32 && columns % 16 == 0;
+    // Few rows take a panel in pieces that stay in the L1 cache while the rows pass by in groups, so that it
+    // streams from memory once; the order of the sums is the same.
+    const int64_t steps = divide_up(k_, pair);
+    const int64_t piece = p_.m <= few_rows ? few_rows_steps : steps;
     for (int64_t j = 0; j < panels && done < rows; ++j) {
       const int64_t width = std::min(panel_width, columns - j * panel_width);
-      device_.tiles(p_.act).block({.a = a + done * lda * element,
-                                   .lda = lda / pair,
-                                   .b = b + j * words_of_panel,
-                                   .c = direct ? reinterpret_cast<float*>(out) + j * panel_width
-                                               : sums + (done * panels + j) * panel_width,
-                                   .ldc = direct ? p_.ldo : panels * panel_width,
-                                   .m = rows - done,
-                                   .n = round_up(width, 16),
-                                   .steps = divide_up(k_, pair),
-                                   .accumulate = direct && p_.accumulate});
+      for (int64_t s = 0; s < steps; s += piece)
+        device_.tiles(p_.act).block({.a = a + done * lda * element + s * static_cast<int64_t>(word_bytes),
+                                     .lda = lda / pair,
+                                     .b = b + j * words_of_panel + s * panel_width,
+                                     .c = direct ? reinterpret_cast<float*>(out) + j * panel_width
+                                                 : sums + (done * panels + j) * panel_width,
+                                     .ldc = direct ? p_.ldo : panels * panel_width,
+                                     .m = rows - done,
+                                     .n = round_up(width, 16),
+                                     .steps = std::min(piece, steps - s),
+                                     .accumulate = s > 0 || (direct && p_.accumulate)});
     }
     if (!direct)
       device_.rows.store_block({.c = sums,

@@ -87,11 +87,12 @@ void convert(const void* x, dtype from, void* out, dtype to, int64_t count) {
 }
 
 void embedding(const embedding_args& a, int64_t first, int64_t last) {
+  const auto from = static_cast<int64_t>(size_of(a.table.type));
+  const auto to = static_cast<int64_t>(size_of(a.out.type));
   for (int64_t t = first; t < last; ++t) {
     const int64_t row = row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.table.shape[0]);
-    by_type(a.out.type, [&]<class T>(T*) {
-      convert(row_of<float>(a.table, row), dtype::f32, row_of<T>(a.out, t), a.out.type, a.table.shape[1]);
-    });
+    convert(a.table.as<std::byte>() + row * a.table.stride[0] * from, a.table.type,
+            a.out.as<std::byte>() + t * a.out.stride[0] * to, a.out.type, a.table.shape[1]);
   }
 }
 

@@ -8,6 +8,7 @@
 #define HWY_DISABLED_TARGETS (HWY_SSSE3)
 #include <hwy/foreach_target.h>
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "kernels/cpu/simd-inl.hpp"
@@ -17,6 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace neuroshard::kernels::cpu {
 namespace HWY_NAMESPACE {
 
+/// How far ahead of the product a streamed panel is fetched: 8 KiB.
+constexpr int64_t prefetch_steps = 32;
 constexpr bool wide = HWY_TARGET == HWY_AVX3; // 32 registers, so that four vectors of columns fit
 
 /// R rows times V vectors of columns. The sum over k is one chain per element, so it does not depend on R and
@@ -36,6 +39,11 @@ HWY_INLINE void micro(const block_args& t, int64_t row, int64_t column) {
     for (int j = 0; j < V; ++j)
       sum[i][j] = t.accumulate ? hn::LoadU(d, c + i * t.ldc + j * step_lanes) : hn::Zero(d);
   for (int64_t s = 0; s < t.steps; ++s) {
+    // A whole panel row at a time is a stream from memory; the hardware's prefetcher stops at each page.
+    if constexpr (V == 4)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j)
+        hwy::Prefetch(b + prefetch_steps * panel_width + j * step_lanes);
     if constexpr (std::is_same_v<T, float>) {
       float_vec right[V];
 #pragma GCC unroll 4
@@ -292,15 +300,15 @@ namespace neuroshard::kernels::cpu {
 const tile_kernels& tile_kernels_for(dtype act, isa level) {
   const bool half = act == dtype::bf16;
   if (half && level >= isa::avx512_bf16) {
-    static const tile_kernels native = [] {
-      tile_kernels table = N_AVX3::kernels_bf16;
-      avx512_bf16::install(table);
-      return table;
-    }();
+    static const tile_kernels native = avx512_bf16::with_bf16(N_AVX3::kernels_bf16);
     return native;
   }
+  if (!half && level >= isa::avx512) {
+    static const tile_kernels packing = avx512_bf16::with_packing(N_AVX3::kernels_f32);
+    return packing;
+  }
   if (level >= isa::avx512)
-    return half ? N_AVX3::kernels_bf16 : N_AVX3::kernels_f32;
+    return N_AVX3::kernels_bf16;
   if (level >= isa::avx2)
     return half ? N_AVX2::kernels_bf16 : N_AVX2::kernels_f32;
   return half ? N_SSE4::kernels_bf16 : N_SSE4::kernels_f32;
