@@ -58,7 +58,7 @@ std::string render_count(int64_t n) {
   std::string digits = fmt::format("{}", n < 0 ? -n : n);
   for (size_t at = digits.size(); at > 3; at -= 3)
     digits.insert(at - 3, ",");
-  return n < 0 ? "-" + digits : digits;
+  return fmt::format("{}{}", n < 0 ? "-" : "", digits);
 }
 
 std::string render_duration(int64_t seconds) {

@@ -160,8 +160,7 @@ std::string render_node_toml() {
       [&](std::string_view name) {
         out += fmt::format("\n[{}]\n", name);
         if (name == "training")
-          out += "# Defaults are those of preset pico, which is what a node runs alone; other presets in "
-                 "brackets.\n\n";
+          out += "# Defaults are those of preset pico, which is what a node runs alone.\n\n";
         if (name == "model")
           out += "# The keys of the shape, from num_layers to tie_embeddings, are for preset \"custom\" "
                  "only.\n\n";
@@ -173,15 +172,16 @@ std::string render_node_toml() {
       [&](const key_spec& spec, std::string_view name) {
         const config_value value = get_value(spec, pico);
         const config_value elsewhere = get_value(spec, global);
-        out += fmt::format("# {}{}{}.\n#   {}", spec.help, spec.live ? " (live)" : "",
-                           spec.network_parameter ? " (network)" : "", allowed_text(spec));
+        const std::string words = fmt::format("# {}{}{}:", spec.help, spec.live ? " (live)" : "",
+                                              spec.network_parameter ? " (network)" : "");
+        std::string range = fmt::format(" {}", allowed_text(spec));
         if (!spec.flag.empty())
-          out += fmt::format("; {}", spec.flag);
+          range += fmt::format("; {}", spec.flag);
         if (!spec.environment.empty())
-          out += fmt::format("; {}", spec.environment);
+          range += fmt::format("; {}", spec.environment);
         if (spec.key.starts_with("training.") && value != elsewhere)
-          out += fmt::format("; other presets: {}", toml_text(elsewhere));
-        out += '\n';
+          range += fmt::format("; other presets: {}", toml_text(elsewhere));
+        out += fmt::format("{}{}{}\n", words, words.size() + range.size() > 124 ? "\n#  " : "", range);
         if (spec.key == "data.corpus")
           out += "corpus = \"corpus\"\n";
         else if (is_data_path(spec))
