@@ -23,6 +23,7 @@ struct training_state {
   uint64_t committed_steps = 0;         ///< inner steps ever committed by this node
   std::string data_cursor;              ///< JSON of the data loader
   uint32_t batch_size = 0;              ///< in use (halved on out of memory)
+  uint32_t batch_configured = 0;        ///< what was asked for then
   std::string outer_model_hash;         ///< 64 hex: f32 model hash at the last outer step
   std::vector<double> loss_history;     ///< EMA every 10 steps, last 100
   std::vector<double> loss_first;       ///< the first three of them, kept for ever
