@@ -19,7 +19,7 @@ struct softmax_block_args {
   int64_t keys = 0;
   float scale = 1;
   float* largest = nullptr; ///< [rows], of the scores so far, not scaled; -inf at first
-  float* total = nullptr;   ///< [rows], sum of exp(scale (score - largest)) so far
+  float* total = nullptr;   ///< [rows, 16], partial sums of exp(scale (score - largest)) so far
   void* weights = nullptr;  ///< act [rows, 64], overwritten; 0 beyond what is visible
   float* sums = nullptr; ///< [rows, width] f32: scaled to the new `largest`; not touched in the first block
   int64_t width = 0;     ///< a multiple of 16
@@ -41,20 +41,6 @@ struct backward_block_args {
   void* dscores_words = nullptr; ///< words [steps of keys, 64]: the same, pairs of keys joined in bf16
 };
 
-/// Scores or values of one kv head at some consecutive slots of a cache block, for the query heads of its
-/// group.
-struct decode_args {
-  const void* cache = nullptr; ///< act, first slot
-  int64_t stride = 0;          ///< elements between slots
-  int64_t slots = 0;
-  int64_t size = 0; ///< D
-  int64_t heads = 0;
-  const float* queries = nullptr; ///< [heads, size], scaled (scores)
-  float* scores = nullptr;        ///< [heads, ld]: written (scores), weights (values)
-  int64_t ld = 0;
-  float* sums = nullptr; ///< [heads, size], accumulates (values)
-};
-
 struct attention_kernels {
   void (*softmax_block)(const softmax_block_args&) = nullptr;
   void (*backward_block)(const backward_block_args&) = nullptr;
@@ -62,10 +48,6 @@ struct attention_kernels {
   float (*dot)(const void* a, const void* b, int64_t count) = nullptr;
   /// out[count] act = x[count] * factor
   void (*scale_row)(const float* x, float factor, void* out, int64_t count) = nullptr;
-  void (*decode_scores)(const decode_args&) = nullptr;
-  void (*decode_values)(const decode_args&) = nullptr;
-  /// x[i] = exp(x[i] - largest), answers their sum.
-  float (*exp_row)(float* x, float largest, int64_t count) = nullptr;
 };
 
 const attention_kernels& attention_kernels_for(dtype act, isa level);

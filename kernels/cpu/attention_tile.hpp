@@ -41,9 +41,10 @@ struct attention_rows {
   int64_t q_row = 0, q_head = 0;
   void* out = nullptr;
   int64_t out_row = 0, out_head = 0;
-  int64_t rows = 0;     ///< at most 64
-  int64_t position = 0; ///< of row 0; the others follow
-  float* lse = nullptr; ///< optional: row i, head h at lse[h * lse_head + i]
+  int64_t rows = 0;      ///< at most 64
+  int64_t position = 0;  ///< of row 0; the others follow
+  int64_t first_key = 0; ///< where the first block of keys begins; row 0 sees it
+  float* lse = nullptr;  ///< optional: row i, head h at lse[h * lse_head + i]
   int64_t lse_head = 0;
 };
 
@@ -55,6 +56,9 @@ void begin_tile(const attention_layout& at, const attention_rows& rows, std::byt
 void take_kv_block(const cpu_device& device, const attention_layout& at, const attention_rows& rows,
                    int64_t first, int64_t count, const uint32_t* keys, const uint32_t* values,
                    std::byte* scratch);
+
+/// Sum of exp(scale (score - largest)) of a row, so far.
+float total_of(const attention_layout& at, int64_t row, const std::byte* scratch);
 
 /// Writes out and lse.
 void end_tile(const cpu_device& device, const attention_layout& at, const attention_rows& rows,

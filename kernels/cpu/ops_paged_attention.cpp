@@ -39,12 +39,12 @@ public:
   paged_problem(cpu_device& device, const paged_attention_args& a)
       : device_(device), a_(a), kv_heads_(a.key_cache.shape[2]),
         at_(a.q.type, a.q.shape[2], kv_heads_ > 0 ? a.q.shape[1] / kv_heads_ : 0),
-        kernels_(attention_kernels_for(a.q.type, device.level)),
+        alone_(a.q.type, a.q.shape[2], 1), kernels_(attention_kernels_for(a.q.type, device.level)),
         element_(static_cast<int64_t>(size_of(a.q.type))), context_max_(a.tables.shape[1] * kv_block),
         chunks_(divide_up(context_max_, chunk_positions)) {}
 
   status run() {
-    NEUROSHARD_TRY(device_.pool.reserve_scratch(at_.bytes + decode_bytes()));
+    NEUROSHARD_TRY(device_.pool.reserve_scratch(std::max(at_.bytes, alone_.bytes)));
     const int64_t rows = a_.q.shape[0];
     for (int64_t t = 0; t < rows;) {
       const int64_t together = rows_together(t);
@@ -60,10 +60,6 @@ public:
   static int64_t partial_floats(int64_t group, int64_t size) { return group * (size + 2); }
 
 private:
-  size_t decode_bytes() const {
-    return static_cast<size_t>(at_.group * (at_.size + chunk_positions)) * sizeof(float) + 128;
-  }
-
   bool legal(int64_t t) const {
     const int64_t cache = index_at(a_.row_cache, t);
     const int64_t position = index_at(a_.positions, t);
@@ -130,29 +126,35 @@ private:
                                  .rows = span.rows,
                                  .position = span.position};
     begin_tile(at_, queries, scratch);
-    const int64_t context = span.position + span.rows;
-    std::byte* k = scratch + at_.gathered;
-    std::byte* v = k + attention_block * at_.size * element_;
-    auto* keys = reinterpret_cast<uint32_t*>(scratch + at_.keys);
-    auto* values = reinterpret_cast<uint32_t*>(scratch + at_.values);
-    for (int64_t position = 0; position < context; position += attention_block) {
-      const int64_t count = std::min(attention_block, context - position);
-      gather(a_.key_cache, span.cache, g, position, count, k);
-      gather(a_.value_cache, span.cache, g, position, count, v);
-      pack_kv_block(device_, at_, k, at_.size, v, at_.size, count, keys, values);
-      take_kv_block(device_, at_, queries, position, count, keys, values, scratch);
-    }
+    take_positions(at_, queries, span.cache, g, 0, span.position + span.rows, scratch);
     end_tile(device_, at_, queries, scratch);
+  }
+
+  /// Takes in positions [first, last) of a cache.
+  void take_positions(const attention_layout& at, const attention_rows& queries, int64_t cache, int64_t g,
+                      int64_t first, int64_t last, std::byte* scratch) const {
+    std::byte* k = scratch + at.gathered;
+    std::byte* v = k + attention_block * at.size * element_;
+    auto* keys = reinterpret_cast<uint32_t*>(scratch + at.keys);
+    auto* values = reinterpret_cast<uint32_t*>(scratch + at.values);
+    for (int64_t position = first; position < last; position += attention_block) {
+      const int64_t count = std::min(attention_block, last - position);
+      gather(a_.key_cache, cache, g, position, count, k);
+      gather(a_.value_cache, cache, g, position, count, v);
+      pack_kv_block(device_, at, k, at.size, v, at.size, count, keys, values);
+      take_kv_block(device_, at, queries, position, count, keys, values, scratch);
+    }
   }
 
   void gather(const tensor& cache, int64_t which, int64_t g, int64_t position, int64_t count,
               std::byte* to) const {
     const auto row_bytes = static_cast<size_t>(at_.size * element_);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t slot = block_offset(a_.tables, cache, which, (position + i) / kv_block) +
-                           (position + i) % kv_block * cache.stride[1];
-      std::memcpy(to + static_cast<size_t>(i) * row_bytes,
-                  cache.as<std::byte>() + (slot + g * cache.stride[2]) * element_, row_bytes);
+    for (int64_t i = 0; i < count; i += kv_block) { // positions of a tile begin at a block
+      const std::byte* from =
+          cache.as<std::byte>() +
+          (block_offset(a_.tables, cache, which, (position + i) / kv_block) + g * cache.stride[2]) * element_;
+      for (int64_t j = i; j < std::min(count, i + kv_block); ++j, from += cache.stride[1] * element_)
+        std::memcpy(to + static_cast<size_t>(j) * row_bytes, from, row_bytes);
     }
   }
 
@@ -177,54 +179,38 @@ private:
       const int64_t g = tile / chunks % kv_heads_;
       const int64_t t = tile / chunks / kv_heads_;
       if (!is_blocked(t))
-        decode_chunk(t, g, chunk, device_.pool.scratch(worker) + at_.bytes);
+        decode_chunk(t, g, chunk, device_.pool.scratch(worker));
     });
     device_.pool.parallel_for(divide_up(rows, 8), [&](int64_t tile, int worker) {
       for (int64_t t = tile * 8; t < std::min(rows, tile * 8 + 8); ++t)
         if (!is_blocked(t))
-          combine(t, reinterpret_cast<float*>(device_.pool.scratch(worker) + at_.bytes));
+          combine(t, reinterpret_cast<float*>(device_.pool.scratch(worker)));
     });
   }
 
+  /// The heads of a group read the same keys, so here they are the rows of a tile.
   void decode_chunk(int64_t t, int64_t g, int64_t chunk, std::byte* scratch) const {
     const int64_t seen = legal(t) ? index_at(a_.positions, t) + 1 : 0;
     const int64_t first = chunk * chunk_positions;
-    const int64_t count = std::min(chunk_positions, seen - first);
-    if (count <= 0)
+    const int64_t last = std::min(seen, first + chunk_positions);
+    if (first >= last)
       return;
-    auto* queries = reinterpret_cast<float*>(scratch);
-    float* scores = queries + round_up(at_.group * at_.size, 16);
-    for (int64_t h = 0; h < at_.group; ++h) {
-      float* to = queries + h * at_.size;
-      device_.rows.convert(query(t, g * at_.group + h), at_.act, to, dtype::f32, at_.size);
-      for (int64_t d = 0; d < at_.size; ++d)
-        to[d] *= at_.scale;
-    }
     float* result = partial(t, g, chunk);
-    float* sums = result + 2 * at_.group;
-    std::fill_n(sums, at_.group * at_.size, 0.0F);
-    decode_args part{
-        .size = at_.size, .heads = at_.group, .queries = queries, .ld = chunk_positions, .sums = sums};
-    const int64_t cache = index_at(a_.row_cache, t);
-    const auto each_block = [&](const tensor& source, void (*kernel)(const decode_args&)) {
-      part.stride = source.stride[1];
-      for (int64_t i = 0; i < count; i += kv_block) {
-        part.cache = source.as<std::byte>() +
-                     (block_offset(a_.tables, source, cache, (first + i) / kv_block) + g * source.stride[2]) *
-                         element_;
-        part.slots = std::min(kv_block, count - i);
-        part.scores = scores + i;
-        kernel(part);
+    for (int64_t h = 0; h < at_.group; h += attention_block) {
+      const attention_rows heads{.q = query(t, g * at_.group + h),
+                                 .q_row = a_.q.stride[1],
+                                 .rows = std::min(attention_block, at_.group - h),
+                                 .position = seen - 1,
+                                 .first_key = first};
+      begin_tile(alone_, heads, scratch);
+      take_positions(alone_, heads, index_at(a_.row_cache, t), g, first, last, scratch);
+      const auto* sums = reinterpret_cast<const float*>(scratch + alone_.sums);
+      for (int64_t i = 0; i < heads.rows; ++i) {
+        result[2 * (h + i)] = reinterpret_cast<const float*>(scratch + alone_.largest)[i] * at_.scale;
+        result[2 * (h + i) + 1] = total_of(alone_, i, scratch);
+        std::copy_n(sums + i * alone_.width, at_.size, result + 2 * at_.group + (h + i) * at_.size);
       }
-    };
-    each_block(a_.key_cache, kernels_.decode_scores);
-    for (int64_t h = 0; h < at_.group; ++h) {
-      float* row = scores + h * chunk_positions;
-      const float largest = *std::max_element(row, row + count);
-      result[2 * h] = largest;
-      result[2 * h + 1] = kernels_.exp_row(row, largest, count);
     }
-    each_block(a_.value_cache, kernels_.decode_values);
   }
 
   /// Adds the chunks of one row up, in their order.
@@ -258,7 +244,8 @@ private:
   cpu_device& device_;
   const paged_attention_args& a_;
   int64_t kv_heads_;
-  attention_layout at_;
+  attention_layout at_;    ///< of a tile of rows
+  attention_layout alone_; ///< of a single row, whose heads take the places of rows
   const attention_kernels& kernels_;
   int64_t element_;
   int64_t context_max_;

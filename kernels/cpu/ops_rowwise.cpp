@@ -206,9 +206,12 @@ status cross_entropy(void* queue, const cross_entropy_args& a) {
   const int64_t rows = a.logits.shape[0];
   auto* losses = a.workspace.as<double>();
   return run_locked(d, [&] {
-    for_row_tiles(d, rows, act_bytes(a.logits) * 2, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row)
-        losses[row] = d.rows.cross_entropy(a, row);
+    NEUROSHARD_TRY(d.pool.reserve_scratch(static_cast<size_t>(a.valid_vocab) * sizeof(float)));
+    const int64_t together = std::max<int64_t>(1, 32 * 1024 / std::max<int64_t>(1, a.logits.shape[1]));
+    d.pool.parallel_for(divide_up(rows, together), [&](int64_t tile, int worker) {
+      auto* scratch = reinterpret_cast<float*>(d.pool.scratch(worker));
+      for (int64_t row = tile * together; row < std::min(rows, (tile + 1) * together); ++row)
+        losses[row] = d.rows.cross_entropy(a, row, scratch);
     });
     for (int64_t row = 0; row < rows; ++row)
       *a.loss_sum.as<double>() += losses[row];

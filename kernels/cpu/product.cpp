@@ -56,11 +56,12 @@ public:
     // and padded, as are rows that have gaps when oneDNN is to read them.
     const int64_t pair = step_elements(p.act);
     const bool words = p.lda % pair == 0 && p.k % pair == 0;
-    // A sum that is added to f32 in place is taken by our own kernels, which load and store it as they go;
-    // oneDNN would need a second pass over it. With AMX its product is so much faster that the pass does not
-    // matter.
-    const bool in_place = p.accumulate && p.out_type == dtype::f32 && !device.amx;
-    uses_library_ = device.library && p.m > few_rows && !in_place;
+    // f32 sums are taken by our own kernels, which load and store them where they belong; oneDNN writes dense
+    // blocks, and the second pass that brings them there costs more than its product gains. In bf16 the
+    // second pass is needed anyway, as it rounds. With AMX its product is so much faster that the pass does
+    // not matter.
+    const bool sums_in_place = p.out_type == dtype::f32 && !(device.amx && p.act == dtype::bf16);
+    uses_library_ = device.library && p.m > few_rows && !sums_in_place;
     copies_ = !words || (uses_library_ && p.lda != p.k);
     k_ = copies_ ? round_up(p.k, pair * step_group) : p.k;
   }

@@ -10,6 +10,7 @@
 #define HWY_DISABLED_TARGETS (HWY_SSSE3)
 #include <hwy/foreach_target.h>
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "kernels/cpu/simd-inl.hpp"
@@ -34,11 +35,11 @@ HWY_INLINE void for_vectors(int64_t first, int64_t last, const Body& body) {
     body(i, static_cast<size_t>(last - i));
 }
 
-/// Calls body with a null pointer of the activation type.
-template <class Body>
+/// Calls body with a null pointer of the activation type; Half is how bf16 is read and rounded.
+template <class Half, class Body>
 HWY_INLINE void by_type(dtype type, const Body& body) {
   if (type == dtype::bf16)
-    body(static_cast<bf16*>(nullptr));
+    body(static_cast<Half*>(nullptr));
   else
     body(static_cast<float*>(nullptr));
 }
@@ -64,8 +65,15 @@ HWY_INLINE void store_block_of(const store_block_args& a) {
   }
 }
 
+template <class Half>
 void store_block(const store_block_args& a) {
-  a.type == dtype::bf16 ? store_block_of<bf16>(a) : store_block_of<float>(a);
+  a.type == dtype::bf16 ? store_block_of<Half>(a) : store_block_of<float>(a);
+}
+
+/// Asks for memory that is about to be read.
+HWY_INLINE void fetch(const std::byte* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64)
+    hwy::Prefetch(p + i);
 }
 
 HWY_INLINE int64_t row_or_first(int64_t id, int64_t rows) {
@@ -77,31 +85,46 @@ HWY_INLINE void convert_run(const From* x, To* out, int64_t count) {
   for_vectors(0, count, [&](int64_t i, size_t n) { store_n(load_n(x + i, n), out + i, n); });
 }
 
+template <class Half>
 void convert(const void* x, dtype from, void* out, dtype to, int64_t count) {
   if (from == to)
     std::memcpy(out, x, static_cast<size_t>(count) * size_of(from));
   else if (from == dtype::f32)
-    convert_run(static_cast<const float*>(x), static_cast<bf16*>(out), count);
+    convert_run(static_cast<const float*>(x), static_cast<Half*>(out), count);
   else
-    convert_run(static_cast<const bf16*>(x), static_cast<float*>(out), count);
+    convert_run(static_cast<const Half*>(x), static_cast<float*>(out), count);
 }
 
+template <class Half>
 void embedding(const embedding_args& a, int64_t first, int64_t last) {
   const auto from = static_cast<int64_t>(size_of(a.table.type));
   const auto to = static_cast<int64_t>(size_of(a.out.type));
-  for (int64_t t = first; t < last; ++t) {
+  const auto source = [&](int64_t t) {
     const int64_t row = row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.table.shape[0]);
-    convert(a.table.as<std::byte>() + row * a.table.stride[0] * from, a.table.type,
-            a.out.as<std::byte>() + t * a.out.stride[0] * to, a.out.type, a.table.shape[1]);
+    return a.table.as<std::byte>() + row * a.table.stride[0] * from;
+  };
+  for (int64_t t = first; t < last; ++t) {
+    // Rows come in no order that the hardware could foresee.
+    if (t + 1 < a.ids.shape[0])
+      fetch(source(t + 1), a.table.shape[1] * from);
+    convert<Half>(source(t), a.table.type, a.out.as<std::byte>() + t * a.out.stride[0] * to, a.out.type,
+                  a.table.shape[1]);
   }
 }
 
+template <class Half>
 void embedding_backward(const embedding_backward_args& a, int64_t first, int64_t last) {
-  by_type(a.dout.type, [&]<class T>(T*) {
+  by_type<Half>(a.dout.type, [&]<class T>(T*) {
+    const auto target = [&](int64_t t) {
+      return row_of<float>(a.dtable,
+                           row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.dtable.shape[0]));
+    };
+    constexpr int64_t ahead = 6;
     for (int64_t t = 0; t < a.ids.shape[0]; ++t) {
-      const int64_t row = row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.dtable.shape[0]);
+      if (t + ahead < a.ids.shape[0])
+        fetch(reinterpret_cast<const std::byte*>(target(t + ahead) + first), (last - first) * 4);
       const T* dout = row_of<T>(a.dout, t);
-      float* dtable = row_of<float>(a.dtable, row);
+      float* dtable = target(t);
       for_vectors(first, last, [&](int64_t i, size_t n) {
         store_n(hn::Add(load_n(dtable + i, n), load_n(dout + i, n)), dtable + i, n);
       });
@@ -127,8 +150,9 @@ HWY_INLINE void add_of(const add_args& args, int64_t first, int64_t last) {
   }
 }
 
+template <class Half>
 void add(const add_args& a, int64_t first, int64_t last) {
-  a.a.type == dtype::bf16 ? add_of<bf16>(a, first, last) : add_of<float>(a, first, last);
+  a.a.type == dtype::bf16 ? add_of<Half>(a, first, last) : add_of<float>(a, first, last);
 }
 
 // --------------------------------------------------------------------------------------------------- norm
@@ -186,8 +210,9 @@ HWY_INLINE void rms_norm_of(const rms_norm_args& a, int64_t first, int64_t last)
   }
 }
 
+template <class Half>
 void rms_norm(const rms_norm_args& a, int64_t first, int64_t last) {
-  a.x.type == dtype::bf16 ? rms_norm_of<bf16>(a, first, last) : rms_norm_of<float>(a, first, last);
+  a.x.type == dtype::bf16 ? rms_norm_of<Half>(a, first, last) : rms_norm_of<float>(a, first, last);
 }
 
 template <class T>
@@ -219,8 +244,9 @@ HWY_INLINE void rms_norm_backward_of(const rms_norm_backward_args& a, int64_t fi
   }
 }
 
+template <class Half>
 void rms_norm_backward(const rms_norm_backward_args& a, int64_t first, int64_t last, float* dgain) {
-  a.x.type == dtype::bf16 ? rms_norm_backward_of<bf16>(a, first, last, dgain)
+  a.x.type == dtype::bf16 ? rms_norm_backward_of<Half>(a, first, last, dgain)
                           : rms_norm_backward_of<float>(a, first, last, dgain);
 }
 
@@ -254,7 +280,8 @@ HWY_INLINE void rope_head(float* x, const float* cosine, const float* sine, floa
 }
 
 /// In bf16 a pair is one 32-bit word: no shuffles at all.
-HWY_INLINE void rope_head(bf16* x, const float* cosine, const float* sine, float_vec sign, int64_t half) {
+template <class Half>
+HWY_INLINE void rope_head(Half* x, const float* cosine, const float* sine, float_vec sign, int64_t half) {
   const float_tag d;
   const hn::RebindToUnsigned<float_tag> du;
   const auto upper = hn::Set(du, 0xffff0000U);
@@ -268,8 +295,7 @@ HWY_INLINE void rope_head(bf16* x, const float* cosine, const float* sine, float
     float_vec even = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
     float_vec odd = hn::BitCast(d, hn::And(pairs, upper));
     rotate(even, odd, load_n(cosine + i, n), hn::Mul(load_n(sine + i, n), sign), even, odd);
-    const auto joined =
-        hn::Or(hn::ShiftRight<16>(round_to_bf16(d, even)), hn::And(round_to_bf16(d, odd), upper));
+    const auto joined = pairs_of(even, odd, x);
     if (whole) {
       hn::StoreU(joined, du, reinterpret_cast<uint32_t*>(x + 2 * i));
     } else {
@@ -279,9 +305,10 @@ HWY_INLINE void rope_head(bf16* x, const float* cosine, const float* sine, float
   });
 }
 
+template <class Half>
 void rope(const rope_args& a, int64_t first, int64_t last) {
   const auto sign = set(a.inverse ? -1.0F : 1.0F);
-  by_type(a.x.type, [&]<class T>(T*) {
+  by_type<Half>(a.x.type, [&]<class T>(T*) {
     for (int64_t t = first; t < last; ++t) {
       const int64_t position = a.positions.as<int32_t>()[t * a.positions.stride[0]];
       if (position < 0 || position >= a.cosine.shape[0])
@@ -313,8 +340,9 @@ HWY_INLINE void swiglu_of(const swiglu_args& a, int64_t first, int64_t last) {
   }
 }
 
+template <class Half>
 void swiglu(const swiglu_args& a, int64_t first, int64_t last) {
-  a.gate.type == dtype::bf16 ? swiglu_of<bf16>(a, first, last) : swiglu_of<float>(a, first, last);
+  a.gate.type == dtype::bf16 ? swiglu_of<Half>(a, first, last) : swiglu_of<float>(a, first, last);
 }
 
 template <class T>
@@ -340,8 +368,9 @@ HWY_INLINE void swiglu_backward_of(const swiglu_backward_args& a, int64_t first,
   }
 }
 
+template <class Half>
 void swiglu_backward(const swiglu_backward_args& a, int64_t first, int64_t last) {
-  a.gate.type == dtype::bf16 ? swiglu_backward_of<bf16>(a, first, last)
+  a.gate.type == dtype::bf16 ? swiglu_backward_of<Half>(a, first, last)
                              : swiglu_backward_of<float>(a, first, last);
 }
 
@@ -350,18 +379,20 @@ void swiglu_backward(const swiglu_backward_args& a, int64_t first, int64_t last)
 HWY_INLINE float to_float(float x) {
   return x;
 }
-HWY_INLINE float to_float(bf16 x) {
-  return to_f32(x);
+template <class Half>
+HWY_INLINE float to_float(Half x) {
+  return to_f32(bf16{x.bits});
 }
 HWY_INLINE float from_float(float x, const float*) {
   return x;
 }
-HWY_INLINE bf16 from_float(float x, const bf16*) {
-  return to_bf16(x);
+template <class Half>
+HWY_INLINE Half from_float(float x, const Half*) {
+  return {to_bf16(x).bits};
 }
 
 template <class T>
-HWY_INLINE double cross_entropy_of(const cross_entropy_args& a, int64_t row) {
+HWY_INLINE double cross_entropy_of(const cross_entropy_args& a, int64_t row, float* scratch) {
   T* logits = row_of<T>(a.logits, row);
   const int64_t label = a.labels.as<int32_t>()[row * a.labels.stride[0]];
   const int64_t width = a.logits.shape[1];
@@ -381,32 +412,46 @@ HWY_INLINE double cross_entropy_of(const cross_entropy_args& a, int64_t row) {
   float largest = max_of(hn::Max(m0, m1));
   for (; i < a.valid_vocab; ++i)
     largest = std::max(largest, to_float(logits[i]));
+  // The exponentials are kept: the second pass over the row only scales them.
   const auto shift = set(largest);
+  const auto log2e = set(1.44269504088896341F);
+  const auto exponential = [&](int64_t at, size_t n) {
+    return exp2_of(hn::Mul(hn::Sub(load_n(logits + at, n), shift), log2e));
+  };
   i = 0;
   float_vec s0 = set(0);
   float_vec s1 = s0;
   for (; i + 2 * l <= a.valid_vocab; i += 2 * l) {
-    s0 = hn::Add(s0, exp_of(hn::Sub(load(logits + i), shift)));
-    s1 = hn::Add(s1, exp_of(hn::Sub(load(logits + i + l), shift)));
+    const auto e0 = exponential(i, lanes());
+    const auto e1 = exponential(i + l, lanes());
+    store(e0, scratch + i);
+    store(e1, scratch + i + l);
+    s0 = hn::Add(s0, e0);
+    s1 = hn::Add(s1, e1);
   }
-  float total = sum_of(hn::Add(s0, s1));
-  for (; i < a.valid_vocab; ++i)
-    total += std::exp(to_float(logits[i]) - largest);
+  for (; i < a.valid_vocab; i += l) {
+    const auto n = static_cast<size_t>(std::min(l, a.valid_vocab - i));
+    const auto e = hn::IfThenElseZero(hn::FirstN(float_tag(), n), exponential(i, n));
+    store_n(e, scratch + i, n);
+    s0 = hn::Add(s0, e);
+  }
+  const float total = sum_of(hn::Add(s0, s1));
   const float at_label = to_float(logits[label]);
   if (!a.loss_only) {
     const auto factor = set(a.scale / total);
     for_vectors(0, a.valid_vocab, [&](int64_t j, size_t n) {
-      store_n(hn::Mul(exp_of(hn::Sub(load_n(logits + j, n), shift)), factor), logits + j, n);
+      store_n(hn::Mul(load_n(scratch + j, n), factor), logits + j, n);
     });
     std::fill_n(logits + a.valid_vocab, width - a.valid_vocab, T{});
-    const float gradient = (std::exp(at_label - largest) / total - 1.0F) * a.scale;
-    logits[label] = from_float(gradient, logits);
+    logits[label] = from_float((scratch[label] / total - 1.0F) * a.scale, logits);
   }
   return static_cast<double>(largest + std::log(total) - at_label);
 }
 
-double cross_entropy(const cross_entropy_args& a, int64_t row) {
-  return a.logits.type == dtype::bf16 ? cross_entropy_of<bf16>(a, row) : cross_entropy_of<float>(a, row);
+template <class Half>
+double cross_entropy(const cross_entropy_args& a, int64_t row, float* scratch) {
+  return a.logits.type == dtype::bf16 ? cross_entropy_of<Half>(a, row, scratch)
+                                      : cross_entropy_of<float>(a, row, scratch);
 }
 
 // ---------------------------------------------------------------------------------------------- optimizer
@@ -459,20 +504,21 @@ double sum_of_squares(const float* x, int64_t count) {
   return sum;
 }
 
-const row_kernels kernels{.store_block = store_block,
-                          .embedding = embedding,
-                          .embedding_backward = embedding_backward,
-                          .rms_norm = rms_norm,
-                          .rms_norm_backward = rms_norm_backward,
-                          .add_to = add_to,
-                          .rope = rope,
-                          .swiglu = swiglu,
-                          .swiglu_backward = swiglu_backward,
-                          .add = add,
-                          .convert = convert,
-                          .cross_entropy = cross_entropy,
-                          .adamw = adamw,
-                          .sum_of_squares = sum_of_squares};
+template <class Half>
+constexpr row_kernels kernels_of{.store_block = store_block<Half>,
+                                 .embedding = embedding<Half>,
+                                 .embedding_backward = embedding_backward<Half>,
+                                 .rms_norm = rms_norm<Half>,
+                                 .rms_norm_backward = rms_norm_backward<Half>,
+                                 .add_to = add_to,
+                                 .rope = rope<Half>,
+                                 .swiglu = swiglu<Half>,
+                                 .swiglu_backward = swiglu_backward<Half>,
+                                 .add = add<Half>,
+                                 .convert = convert<Half>,
+                                 .cross_entropy = cross_entropy<Half>,
+                                 .adamw = adamw,
+                                 .sum_of_squares = sum_of_squares};
 
 } // namespace HWY_NAMESPACE
 } // namespace neuroshard::kernels::cpu
@@ -483,9 +529,11 @@ HWY_AFTER_NAMESPACE();
 namespace neuroshard::kernels::cpu {
 
 const row_kernels& row_kernels_for(isa level) {
+  if (level >= isa::avx512_bf16)
+    return N_AVX3::kernels_of<N_AVX3::native_bf16>;
   if (level >= isa::avx512)
-    return N_AVX3::kernels;
-  return level >= isa::avx2 ? N_AVX2::kernels : N_SSE4::kernels;
+    return N_AVX3::kernels_of<bf16>;
+  return level >= isa::avx2 ? N_AVX2::kernels_of<bf16> : N_SSE4::kernels_of<bf16>;
 }
 
 } // namespace neuroshard::kernels::cpu

@@ -45,8 +45,8 @@ struct row_kernels {
   void (*add)(const add_args&, int64_t first, int64_t last);
   /// count elements.
   void (*convert)(const void* x, dtype from, void* out, dtype to, int64_t count);
-  /// One row; answers logsumexp - logits[label], 0 for a label < 0.
-  double (*cross_entropy)(const cross_entropy_args&, int64_t row);
+  /// One row; answers logsumexp - logits[label], 0 for a row without a label. scratch f32 [valid_vocab].
+  double (*cross_entropy)(const cross_entropy_args&, int64_t row, float* scratch);
   void (*adamw)(const adamw_item&, const adamw_constants&, float clip, bool zero_gradient, int64_t first,
                 int64_t last);
   double (*sum_of_squares)(const float* x, int64_t count);

@@ -50,6 +50,28 @@ HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bf16(D d, hn::Vec<D> x) {
   return hn::IfThenElse(hn::RebindMask(word, hn::IsNaN(x)), quiet, rounded);
 }
 
+#if HWY_TARGET == HWY_AVX3
+/// bf16 where the processor rounds by itself (AVX512_BF16, which Highway 1.0 does not know: hence the
+/// assembler line). Kernels are made for this type too, and chosen at run time.
+struct native_bf16 {
+  uint16_t bits;
+};
+HWY_INLINE __m256i round_natively(float_vec x) {
+  __m256i y;
+  __asm__("vcvtneps2bf16 %1, %0" : "=v"(y) : "v"(x.raw));
+  return y;
+}
+HWY_INLINE float_vec load(const native_bf16* p) {
+  return load(reinterpret_cast<const bf16*>(p));
+}
+HWY_INLINE void store(float_vec x, native_bf16* p) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), round_natively(x));
+}
+HWY_INLINE float_vec rounded(float_vec x, const native_bf16*) {
+  return float_vec{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(round_natively(x)), 16))};
+}
+#endif
+
 HWY_INLINE void store(float_vec x, float* p) {
   hn::StoreU(x, float_tag(), p);
 }
@@ -98,11 +120,36 @@ HWY_INLINE void store_n(float_vec x, T* p, size_t n) {
     store_tail(x, p, n);
 }
 
-/// e^x to about 1 ulp: x = n ln2 + r with |r| <= ln2 / 2, a degree 6 minimax polynomial (Cephes expf) and a
-/// shift of the exponent. Below -87.3 it gives 0, above 88.3 infinity; a NaN stays one.
-HWY_INLINE float_vec exp_of(float_vec x) {
+/// Two rows of f32 as one row of words: bf16 pairs, `low` in the lower halves.
+template <class T>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<float_tag>> pairs_of(float_vec low, float_vec high, const T*) {
+  const float_tag d;
+  const hn::RebindToUnsigned<float_tag> du;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, native_bf16>)
+    return hn::Vec<hn::RebindToUnsigned<float_tag>>{
+        _mm512_or_si512(_mm512_cvtepu16_epi32(round_natively(low)),
+                        _mm512_slli_epi32(_mm512_cvtepu16_epi32(round_natively(high)), 16))};
+#endif
+  return hn::Or(hn::ShiftRight<16>(round_to_bf16(d, low)),
+                hn::And(round_to_bf16(d, high), hn::Set(du, 0xffff0000U)));
+}
+
+/// 2^n times p for whole n; on AVX-512 one instruction that also rounds to infinity, 0 and subnormals.
+HWY_INLINE float_vec scale_by_power(float_vec p, float_vec n) {
+#if HWY_TARGET == HWY_AVX3
+  return float_vec{_mm512_scalef_ps(p.raw, n.raw)};
+#else
   const float_tag d;
   const hn::RebindToSigned<float_tag> di;
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)))));
+#endif
+}
+
+/// e^x to about 1 ulp: x = n ln2 + r with |r| <= ln2 / 2, a degree 6 minimax polynomial (Cephes expf) and a
+/// change of the exponent. Below -87.3 it gives 0, above 88.3 infinity; a NaN stays one.
+HWY_INLINE float_vec exp_of(float_vec x) {
+  const float_tag d;
   const auto low = hn::Set(d, -87.3F);
   const auto high = hn::Set(d, 88.3F);
   // The operand order matters: the second is returned when one is a NaN.
@@ -117,10 +164,27 @@ HWY_INLINE float_vec exp_of(float_vec x) {
   p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1F));
   p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1F));
   p = hn::MulAdd(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0F)));
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
-  auto y = hn::Mul(p, hn::BitCast(d, exponent));
+  auto y = scale_by_power(p, n);
   y = hn::IfThenZeroElse(hn::Lt(x, low), y);
   return hn::IfThenElse(hn::Gt(x, high), hn::Set(d, __builtin_inff()), y);
+}
+
+/// 2^t for t <= 0 (a little above is fine), to about 2 ulp of the exact value of the rounded t (polynomial:
+/// Cephes exp2f). From -126 down it gives 0; a NaN stays one.
+HWY_INLINE float_vec exp2_of(float_vec t) {
+  const float_tag d;
+  const auto low = hn::Set(d, -126.0F);
+  const auto clamped = hn::Max(low, t);
+  const auto n = hn::Round(clamped);
+  const auto r = hn::Sub(clamped, n);
+  auto p = hn::Set(d, 1.535336188319500e-4F);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.339887440266574e-3F));
+  p = hn::MulAdd(p, r, hn::Set(d, 9.618437357674640e-3F));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.550332471162809e-2F));
+  p = hn::MulAdd(p, r, hn::Set(d, 2.402264791363012e-1F));
+  p = hn::MulAdd(p, r, hn::Set(d, 6.931472028550421e-1F));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0F));
+  return hn::IfThenZeroElse(hn::Le(t, low), scale_by_power(p, n));
 }
 
 /// The sum of all lanes, always in the same order.
