@@ -24,7 +24,7 @@ struct unit_store {
 
 /// The logits of one tile of rows.
 struct head_tile {
-  tensor logits;    ///< f32 [R, V]
+  tensor logits;    ///< f32 [R, V]; in bf16 only a few rows of it
   tensor gradients; ///< act [R, V]; `logits` itself in f32
   tensor loss_sum;  ///< f64 [1]
 };
