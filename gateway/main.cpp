@@ -177,6 +177,7 @@ private:
   std::thread preparation_;
   std::thread stopping_;
   int stop_signal_ = 0;
+  int64_t stop_us_ = 0;
   int exit_status_ = 0;
   bool shut_ = false;
 };
@@ -537,6 +538,9 @@ void node::on_signal(int signal) {
   }
   if (stop_signal_ == 0)
     return begin_stop(signal);
+  // One request to stop may come as two signals: to the process and to its group.
+  if (time_->steady_us() - stop_us_ < 500'000)
+    return;
   // A second signal: nothing is waited for but the book.
   log::warn("node", "stopping-at-once signal={}", signal);
   caf::scoped_actor self{*system_};
@@ -548,6 +552,7 @@ void node::on_signal(int signal) {
 
 void node::begin_stop(int signal) {
   stop_signal_ = signal;
+  stop_us_ = time_->steady_us();
   log::info("node", "stopping signal={}", signal);
   console_->line("stopping: finishing what is in hand and writing a checkpoint (again to stop at once)");
   cancel_preparation_ = true;

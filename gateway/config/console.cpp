@@ -78,7 +78,7 @@ std::string render_progress(const console_progress& p, size_t width) {
   // What matters most comes first: a narrow terminal cuts the end.
   std::vector<std::string> parts;
   if (p.status != "training")
-    parts.push_back(p.status);
+    parts.push_back(p.detail.empty() ? p.status : fmt::format("{} ({})", p.status, p.detail));
   if (p.last_step > 0 && p.step <= p.last_step)
     parts.push_back(fmt::format("step {} of {}", render_count(p.step), render_count(p.last_step)));
   else
@@ -252,6 +252,8 @@ void console::progress(const console_progress& p) {
   // Without a terminal a node that does nothing writes nothing.
   const bool moved = how_.terminal || p.step != last_.step;
   last_ = p;
+  if (!how_.terminal)
+    last_.detail.clear(); // It changes all the time, and every line would stay.
   any_ = true;
   if (!news && !(due && moved))
     return;
@@ -259,7 +261,7 @@ void console::progress(const console_progress& p) {
   if (how_.terminal)
     draw_locked();
   else
-    how_.write(render_progress(p, 0) + "\n");
+    how_.write(render_progress(last_, 0) + "\n");
 }
 
 void console::line(std::string_view text) {

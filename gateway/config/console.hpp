@@ -14,6 +14,7 @@ namespace neuroshard {
 
 struct console_progress {
   std::string status = "starting"; ///< as in GET /status
+  std::string detail;              ///< what is being prepared and how far it is; shown on a terminal only
   int64_t step = 0;                ///< inner steps done
   int64_t last_step = 0;           ///< end of the learning-rate schedule; 0 = unknown
   std::optional<double> loss;      ///< training, nats

@@ -41,7 +41,7 @@ void console_feed::tick(int64_t last_step) {
   console_progress p;
   p.status = to_string(now->state);
   if (!phase_.empty() && (now->state == node_state::starting || now->state == node_state::syncing))
-    p.status += " (" + phase_ + " " + std::to_string(static_cast<int>(fraction_ * 100)) + " %)";
+    p.detail = phase_ + " " + std::to_string(static_cast<int>(fraction_ * 100)) + " %";
   p.step = static_cast<int64_t>(t.inner_step);
   p.last_step = last_step;
   p.loss = t.loss_ema;

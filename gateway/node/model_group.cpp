@@ -91,6 +91,41 @@ caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_
   return caf::actor_cast<caf::actor>(system.spawn(inference_scheduler, std::move(options), std::move(parts)));
 }
 
+caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_plan& plan, const node_actors& fronts) {
+  const auto c = plan.config();
+  const auto& t = c->training;
+  trainer_options options;
+  options.enabled = t.enabled && !c->observer;
+  options.batch_size = static_cast<uint32_t>(t.batch_size);
+  options.seq_len = static_cast<uint32_t>(t.seq_len);
+  options.microbatches = static_cast<uint32_t>(t.microbatches);
+  options.optimizer = optimizer_of(*c);
+  options.diloco_steps = static_cast<uint64_t>(t.diloco_steps);
+  options.checkpoint_every_steps = static_cast<uint64_t>(c->checkpoint.every_steps);
+  options.refresh_s = static_cast<uint32_t>(c->inference.refresh_s);
+  options.microbatch_positions_max = static_cast<uint64_t>(microbatch_sequences(*c) * t.seq_len);
+  options.vocab_size = plan.tokens->vocab_size();
+  options.node_id = plan.identity->node_id();
+  options.architecture_id = model::architecture_id(plan.shape);
+  options.layers = static_cast<uint32_t>(plan.shape.num_layers);
+  options.log_folder = plan.paths.training_logs();
+  trainer_parts parts;
+  parts.worker = fronts.worker;
+  parts.checkpointer = fronts.checkpointer;
+  parts.ledger = fronts.ledger;
+  parts.peers = fronts.peers;
+  parts.time = plan.time;
+  parts.counters = plan.counters;
+  if (plan.data) {
+    auto loader = text::data_loader::make(plan.data->shards,
+                                          {plan.identity->node_id(), static_cast<uint64_t>(c->data.max_storage_mb) * 1'000'000});
+    if (!loader)
+      return refuse(loader.status());
+    parts.data = std::make_shared<const text::data_loader>(std::move(*loader));
+  }
+  return caf::actor_cast<caf::actor>(system.spawn(trainer, std::move(options), std::move(parts)));
+}
+
 } // namespace
 
 start_result<model::architecture> shape_of(const node_config& c) {

@@ -1,0 +1,231 @@
+"""Runs the real program in a directory of its own and talks to it. Standard library only."""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PROGRAM = None  # set by main()
+
+# A model that trains in moments: 2 layers, 64 wide.
+TINY = {
+    "model.preset": "custom",
+    "model.num_layers": 2,
+    "model.hidden_dim": 64,
+    "model.num_heads": 2,
+    "model.num_kv_heads": 1,
+    "model.ffn_dim": 128,
+    "model.vocab_capacity": 512,
+    "model.max_seq_len": 256,
+    "model.dtype": "f32",
+    "training.batch_size": 4,
+    "training.seq_len": 32,
+    "training.microbatches": 1,
+    "training.learning_rate": 0.003,
+    "training.warmup_steps": 10,
+    "training.decay_steps": 100000,
+    "training.diloco_steps": 1000,
+    "dht.enabled": False,
+    "checkpoint.every_steps": 50,
+}
+UNLIMITED = {f"api.rate_limits.{c}": 0 for c in ("status", "inference", "wallet", "health", "auth_failures")}
+
+WORDS = ("in the beginning was a word and the word was with them that read it by day and by night "
+         "who shall find her price is far above rubies the heart of man is glad").split()
+
+
+def write_corpus(path, paragraphs=400, seed=1):
+    """Repeatable English-like text, one document a paragraph."""
+    chooser = random.Random(seed)
+    with open(path, "w", encoding="utf-8") as out:
+        for _ in range(paragraphs):
+            out.write(" ".join(chooser.choice(WORDS) for _ in range(chooser.randint(20, 60))).capitalize() + ".\n\n")
+
+
+def free_port():
+    """A port that is free now, with port + 1000 and port + 2000 in range."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port <= 63000:
+            return port
+
+
+class Response:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def code(self):
+        return self.json()["error"]["code"]
+
+    @property
+    def details(self):
+        return self.json()["error"]["details"]
+
+
+class Node:
+    """One neuroshard process. Settings are keys of the configuration."""
+
+    def __init__(self, directory, settings=None, corpus=True, tiny=True):
+        self.directory = directory
+        self.data_dir = os.path.join(directory, "data")
+        self.port = free_port()
+        self.settings = dict(TINY) if tiny else {}
+        self.settings.update(UNLIMITED)
+        self.settings.update(settings or {})
+        self.process = None
+        self.output = os.path.join(directory, "output.txt")
+        if corpus and "data.corpus" not in self.settings:
+            path = os.path.join(directory, "corpus.txt")
+            if not os.path.exists(path):
+                write_corpus(path)
+            self.settings["data.corpus"] = path
+
+    def arguments(self, *more):
+        sets = []
+        for key, value in self.settings.items():
+            text = json.dumps(value) if isinstance(value, (bool, list)) else str(value)
+            sets += ["--set", f"{key}={text}"]
+        return [PROGRAM, "--data-dir", self.data_dir, "--port", str(self.port), *sets, *more]
+
+    def start(self, *more, ready=True, environment=None):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("NEUROSHARD_")}
+        env.update(environment or {})
+        with open(self.output, "ab") as out:
+            self.process = subprocess.Popen(self.arguments(*more), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+        if ready:
+            self.wait_listening()
+        return self
+
+    def run(self, *arguments, timeout=60):
+        """An offline command on this node's data directory."""
+        return subprocess.run([PROGRAM, *arguments, "--data-dir", self.data_dir], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=timeout, check=False)
+
+    def text(self):
+        with open(self.output, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def wait_listening(self, seconds=20):
+        def listening():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the node ended with {self.process.returncode}:\n{self.text()}")
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return True
+            return False
+        wait_for(listening, seconds, "the node to listen")
+
+    @property
+    def token(self):
+        with open(os.path.join(self.data_dir, "config.json"), encoding="utf-8") as f:
+            return json.load(f)["token"]
+
+    def request(self, method, path, body=None, token=True, headers=None, timeout=60, raw=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        send = dict(headers or {})
+        if token is True:
+            send["Authorization"] = f"Bearer {self.token}"
+        elif token:
+            send["Authorization"] = f"Bearer {token}"
+        data = raw
+        if body is not None:
+            data = json.dumps(body)
+            send.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, data, send)
+            answer = connection.getresponse()
+            return Response(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path, **how):
+        return self.request("GET", path, **how)
+
+    def post(self, path, body, **how):
+        return self.request("POST", path, body, **how)
+
+    def status(self):
+        return self.get("/api/v1/status").json()
+
+    def step(self):
+        return self.status()["training"]["step"]
+
+    def wait_step(self, step, seconds=60):
+        wait_for(lambda: self.step() >= step, seconds, f"step {step}", self)
+
+    def wait_status(self, wanted, seconds=30):
+        wanted = (wanted,) if isinstance(wanted, str) else wanted
+        wait_for(lambda: self.status()["status"] in wanted, seconds, f"status {wanted}", self)
+
+    def terminate(self, seconds=35):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+    def checkpoints(self):
+        root = os.path.join(self.data_dir, "checkpoints")
+        found = []
+        for folder, directories, _ in os.walk(root):
+            found += [os.path.join(folder, d) for d in directories if len(d) == 29 and d[12] == "-"]
+        return sorted(found, key=os.path.basename)
+
+
+def wait_for(condition, seconds, what, node=None):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s for {what}" + (f":\n{node.text()[-4000:]}" if node else ""))
+
+
+class NodeTest(unittest.TestCase):
+    """A directory for each test; every node made with self.node() is gone afterwards."""
+
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="neuroshard-test-")
+        self.nodes = []
+        self.addCleanup(self.clean)
+
+    def clean(self):
+        for node in self.nodes:
+            node.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def node(self, name="node", **how):
+        directory = os.path.join(self.directory, name)
+        os.makedirs(directory, exist_ok=True)
+        node = Node(directory, **how)
+        self.nodes.append(node)
+        return node
+
+
+def main():
+    global PROGRAM
+    at = sys.argv.index("--program")
+    PROGRAM = os.path.abspath(sys.argv[at + 1])
+    del sys.argv[at:at + 2]
+    # `python3 file.py` makes this module twice ("__main__" is the test file, not this one), so the name is set here once and for all.
+    outcome = unittest.main(module="__main__", exit=False, verbosity=2).result
+    failed = len(outcome.failures) + len(outcome.errors)
+
+    sys.exit(1 if failed else 0)
