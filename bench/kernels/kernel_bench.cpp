@@ -97,8 +97,8 @@ struct options {
   int rounds = 7;
 };
 
-constexpr double cache_beyond = 256e6; ///< sets of operands together, so that no cache holds them
-constexpr double round_seconds = 0.04;
+constexpr double cache_beyond = 160e6; ///< sets of operands together, so that no cache holds them
+constexpr double round_seconds = 0.03;
 
 double number(const tensor& t, int64_t i) {
   switch (t.type) {
@@ -206,7 +206,8 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
                                   library();
                               }));
       shares.push_back(rates.back() / library_rates.back());
-      // OpenMP's threads go on spinning for some milliseconds; they must not take the processors from the next round.
+      // OpenMP's threads go on spinning for some milliseconds; they must not take the processors from the
+      // next round.
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
       call();
     }

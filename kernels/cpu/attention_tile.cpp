@@ -33,29 +33,31 @@ attention_layout::attention_layout(dtype type, int64_t head_size, int64_t heads_
   total = place(group * rows * 16, 4);
   keys = place(key_words, 4);
   values = place(panels * value_words, 4);
-  gathered = place(2 * rows * size, static_cast<int64_t>(size_of(act)));
   bytes = end;
 }
 
-void pack_kv_block(const cpu_device& device, const attention_layout& at, const void* k, int64_t k_stride,
-                   const void* v, int64_t v_stride, int64_t count, uint32_t* keys, uint32_t* values) {
+void pack_kv_part(const cpu_device& device, const attention_layout& at, const void* k, int64_t k_stride,
+                  const void* v, int64_t v_stride, int64_t slot, int64_t count, int64_t width, uint32_t* keys,
+                  uint32_t* values) {
   const auto& tiles = device.tiles(at.act);
   tiles.pack_transposed({.source = k,
                          .source_type = at.act,
                          .ld = k_stride,
                          .columns = count,
                          .k = at.size,
-                         .panel = keys,
+                         .panel = keys + slot,
+                         .width = width,
                          .first_step = 0,
                          .last_step = at.query_words});
   const auto element = static_cast<int64_t>(size_of(at.act));
+  const int64_t step = slot / step_elements(at.act);
   for (int64_t p = 0; p < at.panels; ++p)
     tiles.pack_rows({.source = static_cast<const std::byte*>(v) + p * panel_width * element,
                      .source_type = at.act,
                      .ld = v_stride,
                      .columns = std::min(panel_width, at.size - p * panel_width),
                      .k = count,
-                     .panel = values + p * at.value_words,
+                     .panel = values + p * at.value_words + step * panel_width,
                      .first_step = 0,
                      .last_step = steps_of(at.act, count)});
 }

@@ -25,15 +25,17 @@ struct attention_layout {
   float scale;
 
   // Offsets in bytes.
-  size_t queries, scores, weights, sums, largest, total, keys, values, gathered;
+  size_t queries, scores, weights, sums, largest, total, keys, values;
   size_t bytes;
 
   uint64_t packed_words() const noexcept { return static_cast<uint64_t>(key_words + panels * value_words); }
 };
 
-/// Packs up to 64 keys and values; k and v are act rows `stride` elements apart.
-void pack_kv_block(const cpu_device& device, const attention_layout& at, const void* k, int64_t k_stride,
-                   const void* v, int64_t v_stride, int64_t count, uint32_t* keys, uint32_t* values);
+/// Packs `count` keys and values into a block, from its position `slot` (even) on; `width` positions are
+/// written, those beyond `count` as 0. k and v are act rows `stride` elements apart.
+void pack_kv_part(const cpu_device& device, const attention_layout& at, const void* k, int64_t k_stride,
+                  const void* v, int64_t v_stride, int64_t slot, int64_t count, int64_t width, uint32_t* keys,
+                  uint32_t* values);
 
 /// Queries of one tile. Row i, head h of the group is at data + i * row_stride + h * head_stride (elements).
 struct attention_rows {

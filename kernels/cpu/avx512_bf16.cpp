@@ -179,9 +179,9 @@ void pack_transposed(const pack_args& p) {
   constexpr int64_t pair = sizeof(Act) == 4 ? 1 : 2;
   const int64_t whole = std::min(p.last_step, p.k / pair);
   int64_t s = p.first_step;
-  if (p.columns == panel_width)
+  if (p.columns == p.width && p.width % 16 == 0)
     for (; s + 16 <= whole; s += 16)
-      for (int64_t n = 0; n < panel_width; n += 16) {
+      for (int64_t n = 0; n < p.width; n += 16) {
         const auto* from = static_cast<const Source*>(p.source) + n * p.ld + s * pair;
         vector16 r;
 #pragma GCC unroll 16

@@ -68,9 +68,9 @@ status attention(void* queue, const attention_args& a) {
         return;
       const int64_t row = b * p.positions + first;
       uint32_t* keys = packed_block(b, g, block);
-      pack_kv_block(device, at, a.k.as<std::byte>() + (row * a.k.stride[0] + g * a.k.stride[1]) * element,
-                    a.k.stride[0], a.v.as<std::byte>() + (row * a.v.stride[0] + g * a.v.stride[1]) * element,
-                    a.v.stride[0], count, keys, keys + at.key_words);
+      pack_kv_part(device, at, a.k.as<std::byte>() + (row * a.k.stride[0] + g * a.k.stride[1]) * element,
+                   a.k.stride[0], a.v.as<std::byte>() + (row * a.v.stride[0] + g * a.v.stride[1]) * element,
+                   a.v.stride[0], 0, count, attention_block, keys, keys + at.key_words);
     });
     // The last blocks of a sequence see the most keys, so they come first: the short ones fill the gaps at
     // the end.

@@ -133,29 +133,33 @@ private:
   /// Takes in positions [first, last) of a cache.
   void take_positions(const attention_layout& at, const attention_rows& queries, int64_t cache, int64_t g,
                       int64_t first, int64_t last, std::byte* scratch) const {
-    std::byte* k = scratch + at.gathered;
-    std::byte* v = k + attention_block * at.size * element_;
     auto* keys = reinterpret_cast<uint32_t*>(scratch + at.keys);
     auto* values = reinterpret_cast<uint32_t*>(scratch + at.values);
     for (int64_t position = first; position < last; position += attention_block) {
       const int64_t count = std::min(attention_block, last - position);
-      gather(a_.key_cache, cache, g, position, count, k);
-      gather(a_.value_cache, cache, g, position, count, v);
-      pack_kv_block(device_, at, k, at.size, v, at.size, count, keys, values);
+      // The slots of a head are scattered: what comes next is asked for before this block is worked on.
+      for (int64_t i = attention_block; i < 2 * attention_block && position + i < last; i += kv_block) {
+        fetch(slots_of(a_.key_cache, cache, g, position + i), a_.key_cache.stride[1]);
+        fetch(slots_of(a_.value_cache, cache, g, position + i), a_.value_cache.stride[1]);
+      }
+      for (int64_t i = 0; i < count; i += kv_block) // positions of a tile begin at a cache block
+        pack_kv_part(device_, at, slots_of(a_.key_cache, cache, g, position + i), a_.key_cache.stride[1],
+                     slots_of(a_.value_cache, cache, g, position + i), a_.value_cache.stride[1], i,
+                     std::min(kv_block, count - i), kv_block, keys, values);
       take_kv_block(device_, at, queries, position, count, keys, values, scratch);
     }
   }
 
-  void gather(const tensor& cache, int64_t which, int64_t g, int64_t position, int64_t count,
-              std::byte* to) const {
-    const auto row_bytes = static_cast<size_t>(at_.size * element_);
-    for (int64_t i = 0; i < count; i += kv_block) { // positions of a tile begin at a block
-      const std::byte* from =
-          cache.as<std::byte>() +
-          (block_offset(a_.tables, cache, which, (position + i) / kv_block) + g * cache.stride[2]) * element_;
-      for (int64_t j = i; j < std::min(count, i + kv_block); ++j, from += cache.stride[1] * element_)
-        std::memcpy(to + static_cast<size_t>(j) * row_bytes, from, row_bytes);
-    }
+  /// The first slot of the cache block that holds a position, for one kv head.
+  const std::byte* slots_of(const tensor& cache, int64_t which, int64_t g, int64_t position) const {
+    return cache.as<std::byte>() +
+           (block_offset(a_.tables, cache, which, position / kv_block) + g * cache.stride[2]) * element_;
+  }
+
+  void fetch(const std::byte* slots, int64_t stride) const {
+    for (int64_t i = 0; i < kv_block; ++i)
+      for (int64_t at = 0; at < at_.size * element_; at += 64)
+        __builtin_prefetch(slots + i * stride * element_ + at);
   }
 
   // ---------------------------------------------------------------------------------------------- few rows

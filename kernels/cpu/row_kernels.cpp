@@ -322,9 +322,21 @@ void rope(const rope_args& a, int64_t first, int64_t last) {
 
 // ------------------------------------------------------------------------------------------------- swiglu
 
+/// 1 / (1 + e^-z), through 2^(n + r) = e^-z. On AVX-512 the power may leave the range of floats: infinity
+/// gives 0.
 HWY_INLINE float_vec sigmoid(float_vec z) {
   const auto one = set(1.0F);
+#if HWY_TARGET == HWY_AVX3
+  const float_tag d;
+  // The operand order keeps a NaN.
+  const auto x = hn::Min(hn::Set(d, 200.0F), hn::Max(hn::Set(d, -200.0F), hn::Neg(z)));
+  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504F)));
+  // log2(e) in two parts, so that the error of r does not grow with x.
+  const auto r = hn::MulAdd(x, hn::Set(d, 1.92596299e-8F), hn::MulSub(x, hn::Set(d, 1.44269502F), n));
+  return hn::Div(one, hn::Add(one, scale_by_power(exp2_polynomial(r), n)));
+#else
   return hn::Div(one, hn::Add(one, exp_of(hn::Neg(z))));
+#endif
 }
 
 template <class T>

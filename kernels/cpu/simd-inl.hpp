@@ -169,22 +169,25 @@ HWY_INLINE float_vec exp_of(float_vec x) {
   return hn::IfThenElse(hn::Gt(x, high), hn::Set(d, __builtin_inff()), y);
 }
 
-/// 2^t for t <= 0 (a little above is fine), to about 2 ulp of the exact value of the rounded t (polynomial:
-/// Cephes exp2f). From -126 down it gives 0; a NaN stays one.
-HWY_INLINE float_vec exp2_of(float_vec t) {
+/// 2^r for |r| <= 1/2, to about 1 ulp (Cephes exp2f).
+HWY_INLINE float_vec exp2_polynomial(float_vec r) {
   const float_tag d;
-  const auto low = hn::Set(d, -126.0F);
-  const auto clamped = hn::Max(low, t);
-  const auto n = hn::Round(clamped);
-  const auto r = hn::Sub(clamped, n);
   auto p = hn::Set(d, 1.535336188319500e-4F);
   p = hn::MulAdd(p, r, hn::Set(d, 1.339887440266574e-3F));
   p = hn::MulAdd(p, r, hn::Set(d, 9.618437357674640e-3F));
   p = hn::MulAdd(p, r, hn::Set(d, 5.550332471162809e-2F));
   p = hn::MulAdd(p, r, hn::Set(d, 2.402264791363012e-1F));
   p = hn::MulAdd(p, r, hn::Set(d, 6.931472028550421e-1F));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.0F));
-  return hn::IfThenZeroElse(hn::Le(t, low), scale_by_power(p, n));
+  return hn::MulAdd(p, r, hn::Set(d, 1.0F));
+}
+
+/// 2^t for t <= 0 (a little above is fine), to about 2 ulp of the exact value of the rounded t. From -126
+/// down it gives 0; a NaN stays one.
+HWY_INLINE float_vec exp2_of(float_vec t) {
+  const auto low = hn::Set(float_tag(), -126.0F);
+  const auto clamped = hn::Max(low, t);
+  const auto n = hn::Round(clamped);
+  return hn::IfThenZeroElse(hn::Le(t, low), scale_by_power(exp2_polynomial(hn::Sub(clamped, n)), n));
 }
 
 /// The sum of all lanes, always in the same order.

@@ -209,13 +209,13 @@ void pack_transposed_of(const pack_args& p) {
                     words_along<Act>(row + 2 * p.ld, s), words_along<Act>(row + 3 * p.ld, s),
                     panel + s * panel_width + n, panel_width);
     }
-    for (; n < panel_width; ++n)
+    for (; n < p.width; ++n)
       for (int64_t i = 0; i < 4; ++i)
         panel[(s + i) * panel_width + n] =
             n < p.columns ? word_at<Act>(source + n * p.ld, s + i, p.k, 1) : 0U;
   }
   for (; s < p.last_step; ++s)
-    for (int64_t n = 0; n < panel_width; ++n)
+    for (int64_t n = 0; n < p.width; ++n)
       panel[s * panel_width + n] = n < p.columns ? word_at<Act>(source + n * p.ld, s, p.k, 1) : 0U;
 }
 
@@ -238,7 +238,7 @@ void pack_rows_of(const pack_args& p) {
     if (pair * (s + 1) <= p.k)
       for (; n + 4 <= p.columns; n += 4)
         hn::StoreU(words_down<Act>(source, p.ld, s, n), word_tag(), panel + s * panel_width + n);
-    for (; n < panel_width; ++n)
+    for (; n < p.width; ++n)
       panel[s * panel_width + n] = n < p.columns ? word_at<Act>(source + n, s, p.k, p.ld) : 0U;
   }
 }

@@ -50,14 +50,15 @@ struct block_args {
   bool accumulate = false;
 };
 
-/// Packs one panel. `columns` at most 64, the others become 0.
+/// Packs one panel, or some columns of it. Columns from `columns` up to `width` become 0.
 struct pack_args {
   const void* source = nullptr; ///< [columns, k] (pack_transposed) or [k, columns] (pack_rows)
   dtype source_type = dtype::f32;
-  int64_t ld = 0; ///< elements between rows of the source
-  int64_t columns = 0;
+  int64_t ld = 0;      ///< elements between rows of the source
+  int64_t columns = 0; ///< at most width
   int64_t k = 0;
-  void* panel = nullptr;
+  void* panel = nullptr; ///< of the first column
+  int64_t width = panel_width;
   int64_t first_step = 0; ///< packs steps [first_step, last_step) only; last_step may reach into the padding
   int64_t last_step = 0;
 };
