@@ -10,11 +10,14 @@
 
 namespace neuroshard {
 
-/// Feeds the terminal from the snapshots: the progress line, and now and then a sample of what the model writes.
+/// Feeds the terminal from the snapshots: the progress line, and now and then a sample of what the model
+/// writes.
 class console_feed {
 public:
-  console_feed(std::shared_ptr<console> out, snapshot_board_ptr board, inference_scheduler_actor scheduler, time_source_ptr time)
-      : out_(std::move(out)), board_(std::move(board)), scheduler_(std::move(scheduler)), time_(std::move(time)) {}
+  console_feed(std::shared_ptr<console> out, snapshot_board_ptr board, inference_scheduler_actor scheduler,
+               time_source_ptr time)
+      : out_(std::move(out)), board_(std::move(board)), scheduler_(std::move(scheduler)),
+        time_(std::move(time)) {}
 
   /// Where preparing the data set stands; shown until the model runs.
   void preparing(std::string phase, double fraction);

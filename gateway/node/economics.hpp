@@ -6,8 +6,8 @@
 
 namespace neuroshard {
 
-/// The ledger's parameters from the configuration's `[economics]`. The configuration has checked kinds and ranges of each key; the
-/// rules between them are checked here (exit code 1).
+/// The ledger's parameters from the configuration's `[economics]`. The configuration has checked kinds and
+/// ranges of each key; the rules between them are checked here (exit code 1).
 start_result<economics_params> economics_from(const node_config& c);
 
 } // namespace neuroshard

@@ -10,17 +10,20 @@ namespace neuroshard {
 
 rate_limits limits_of(const node_config& c) {
   const auto& r = c.api.rate_limits;
-  return {static_cast<uint32_t>(r.status), static_cast<uint32_t>(r.inference), static_cast<uint32_t>(r.wallet),
-          static_cast<uint32_t>(r.health), static_cast<uint32_t>(r.auth_failures)};
+  return {static_cast<uint32_t>(r.status), static_cast<uint32_t>(r.inference),
+          static_cast<uint32_t>(r.wallet), static_cast<uint32_t>(r.health),
+          static_cast<uint32_t>(r.auth_failures)};
 }
 
 optimizer_settings optimizer_of(const node_config& c) {
-  return {c.training.learning_rate, static_cast<uint64_t>(c.training.warmup_steps), static_cast<uint64_t>(c.training.decay_steps)};
+  return {c.training.learning_rate, static_cast<uint64_t>(c.training.warmup_steps),
+          static_cast<uint64_t>(c.training.decay_steps)};
 }
 
-live_settings::live_settings(node_config start, machine_facts machine, std::string config_json_path, config_json stored)
-    : current_(std::make_shared<const node_config>(std::move(start))), machine_(machine), path_(std::move(config_json_path)),
-      stored_(std::move(stored)) {}
+live_settings::live_settings(node_config start, machine_facts machine, std::string config_json_path,
+                             config_json stored)
+    : current_(std::make_shared<const node_config>(std::move(start))), machine_(machine),
+      path_(std::move(config_json_path)), stored_(std::move(stored)) {}
 
 std::shared_ptr<const node_config> live_settings::current() const {
   const std::lock_guard hold(guard_);
@@ -52,7 +55,8 @@ void live_settings::tell(const node_config& before, const node_config& after) {
   if (training.learning_rate || training.batch_size || training.diloco_steps)
     caf::anon_send(to_.actors.trainer, training);
   if (before.cpu_threads != after.cpu_threads)
-    caf::anon_send(to_.actors.worker, threads_atom_v, static_cast<uint32_t>(effective_cpu_threads(after, machine_)));
+    caf::anon_send(to_.actors.worker, threads_atom_v,
+                   static_cast<uint32_t>(effective_cpu_threads(after, machine_)));
   if (before.api.rate_limits != after.api.rate_limits) {
     caf::anon_send(to_.actors.limiter, limits_of(after));
     if (to_.server != nullptr)

@@ -14,8 +14,9 @@
 
 namespace neuroshard {
 
-/// The configuration in force, and the two ways it changes while the node runs: PATCH /config (persisted to config.json) and SIGHUP
-/// (the file read again). Changes happen on the thread of main; reading is for any thread.
+/// The configuration in force, and the two ways it changes while the node runs: PATCH /config (persisted to
+/// config.json) and SIGHUP (the file read again). Changes happen on the thread of main; reading is for any
+/// thread.
 class live_settings {
 public:
   live_settings(node_config start, machine_facts machine, std::string config_json_path, config_json stored);

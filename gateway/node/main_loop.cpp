@@ -40,7 +40,8 @@ void main_loop::post(std::function<void()> work) {
   [[maybe_unused]] const auto written = ::write(wake_, &one, sizeof one);
 }
 
-void main_loop::run(const std::function<void(int)>& on_signal, const std::function<void()>& on_tick, int tick_ms) {
+void main_loop::run(const std::function<void(int)>& on_signal, const std::function<void()>& on_tick,
+                    int tick_ms) {
   while (!ended_) {
     pollfd watched[2] = {{signals_, POLLIN, 0}, {wake_, POLLIN, 0}};
     ::poll(watched, 2, tick_ms);

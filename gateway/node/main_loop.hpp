@@ -8,8 +8,8 @@
 
 namespace neuroshard {
 
-/// The thread of main: runs what others post to it, takes the process's signals, and ticks. One per process; made before any other
-/// thread, because it blocks the signals for all of them.
+/// The thread of main: runs what others post to it, takes the process's signals, and ticks. One per process;
+/// made before any other thread, because it blocks the signals for all of them.
 class main_loop {
 public:
   /// Blocks SIGINT, SIGTERM and SIGHUP for this thread and its children, ignores SIGPIPE.

@@ -22,14 +22,19 @@ namespace {
 
 constexpr int64_t sessions_max = 64;
 
-/// Bytes of the KV pool: a fifth of the usable memory (60 % of what the node offers), but no more than all sessions can fill.
-uint64_t kv_pool_bytes(const node_config& c, const kernels::device& on, const model::architecture& a, kernels::dtype compute) {
-  const uint64_t offered = c.memory_mb > 0 ? static_cast<uint64_t>(c.memory_mb) << 20 : on.info().memory_total / 10 * 7;
-  const uint64_t wanted = static_cast<uint64_t>(sessions_max * a.max_seq_len * a.num_layers) * model::kv_bytes_per_token(a, compute);
+/// Bytes of the KV pool: a fifth of the usable memory (60 % of what the node offers), but no more than all
+/// sessions can fill.
+uint64_t kv_pool_bytes(const node_config& c, const kernels::device& on, const model::architecture& a,
+                       kernels::dtype compute) {
+  const uint64_t offered =
+      c.memory_mb > 0 ? static_cast<uint64_t>(c.memory_mb) << 20 : on.info().memory_total / 10 * 7;
+  const uint64_t wanted = static_cast<uint64_t>(sessions_max * a.max_seq_len * a.num_layers) *
+                          model::kv_bytes_per_token(a, compute);
   return std::min(offered / 10 * 6 / 5, wanted);
 }
 
-/// Sequences of one micro-batch: what the activations are planned for. A larger batch, set while running, is cut into more micro-batches.
+/// Sequences of one micro-batch: what the activations are planned for. A larger batch, set while running, is
+/// cut into more micro-batches.
 int64_t microbatch_sequences(const node_config& c) {
   return (c.training.batch_size + c.training.microbatches - 1) / c.training.microbatches;
 }
@@ -62,7 +67,8 @@ caf::expected<caf::actor> make_worker(caf::actor_system& system, const model_pla
       system.spawn<caf::detached>(layer_worker, hand_over(std::move(*stage)), std::move(options), plan.time));
 }
 
-caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const model_plan& plan, const node_actors& fronts) {
+caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const model_plan& plan,
+                                            const node_actors& fronts) {
   const auto c = plan.config();
   checkpointer_options options;
   options.folder = plan.paths.checkpoints(plan.identity->wallet_id(), c->instance);
@@ -77,7 +83,8 @@ caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const mod
       system.spawn<caf::detached>(checkpointer, std::move(options), fronts.worker, plan.time, plan.counters));
 }
 
-caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_plan& plan, const node_actors& fronts) {
+caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_plan& plan,
+                                         const node_actors& fronts) {
   const auto c = plan.config();
   inference_options options;
   options.max_queue = static_cast<uint32_t>(c->inference.max_queue);
@@ -87,11 +94,13 @@ caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_
   options.layers = static_cast<uint32_t>(plan.shape.num_layers);
   options.architecture_id = model::architecture_id(plan.shape);
   options.address = plan.identity->address();
-  inference_parts parts{fronts.worker, fronts.ledger, fronts.peers, *plan.tokens, plan.time, plan.random, plan.counters};
+  inference_parts parts{fronts.worker, fronts.ledger, fronts.peers, *plan.tokens,
+                        plan.time,     plan.random,   plan.counters};
   return caf::actor_cast<caf::actor>(system.spawn(inference_scheduler, std::move(options), std::move(parts)));
 }
 
-caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_plan& plan, const node_actors& fronts) {
+caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_plan& plan,
+                                       const node_actors& fronts) {
   const auto c = plan.config();
   const auto& t = c->training;
   trainer_options options;
@@ -117,8 +126,9 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   parts.time = plan.time;
   parts.counters = plan.counters;
   if (plan.data) {
-    auto loader = text::data_loader::make(plan.data->shards,
-                                          {plan.identity->node_id(), static_cast<uint64_t>(c->data.max_storage_mb) * 1'000'000});
+    auto loader = text::data_loader::make(
+        plan.data->shards,
+        {plan.identity->node_id(), static_cast<uint64_t>(c->data.max_storage_mb) * 1'000'000});
     if (!loader)
       return refuse(loader.status());
     parts.data = std::make_shared<const text::data_loader>(std::move(*loader));
@@ -160,7 +170,8 @@ start_result<kernels::device_ptr> open_device(const node_config& c, const thread
     if (const auto colon = c.device.find(':'); colon != std::string::npos)
       how.index = std::stoi(c.device.substr(colon + 1));
     auto found = kernels::find_backend("cuda");
-    auto opened = found ? kernels::device::open(**found, how) : kernels::result<kernels::device_ptr>(found.status());
+    auto opened =
+        found ? kernels::device::open(**found, how) : kernels::result<kernels::device_ptr>(found.status());
     if (opened)
       return *opened;
     if (c.device != "auto")
@@ -190,12 +201,14 @@ start_group model_group(std::shared_ptr<const model_plan> plan, const node_actor
   const auto add = [&](std::string name, const auto& front, auto make) {
     group.children.push_back({std::move(name), caf::actor_cast<caf::actor>(front), std::move(make)});
   };
-  add("layer_worker", fronts.worker, [plan](caf::actor_system& system) { return make_worker(system, *plan); });
+  add("layer_worker", fronts.worker,
+      [plan](caf::actor_system& system) { return make_worker(system, *plan); });
   add("checkpointer", fronts.checkpointer,
       [plan, fronts](caf::actor_system& system) { return make_checkpointer(system, *plan, fronts); });
   add("inference_scheduler", fronts.scheduler,
       [plan, fronts](caf::actor_system& system) { return make_scheduler(system, *plan, fronts); });
-  add("trainer", fronts.trainer, [plan, fronts](caf::actor_system& system) { return make_trainer(system, *plan, fronts); });
+  add("trainer", fronts.trainer,
+      [plan, fronts](caf::actor_system& system) { return make_trainer(system, *plan, fronts); });
   return group;
 }
 

@@ -35,7 +35,8 @@ struct model_plan {
 
 /// The shape that the configuration names. Exit code 1 when the kernels cannot run it.
 start_result<model::architecture> shape_of(const node_config& c);
-/// Opens the device that the configuration asks for: `auto` takes CUDA where it is, else the CPU. Exit code 4.
+/// Opens the device that the configuration asks for: `auto` takes CUDA where it is, else the CPU. Exit
+/// code 4.
 start_result<kernels::device_ptr> open_device(const node_config& c, const thread_budget& threads);
 /// bf16 where the configuration allows it and the device is faster with it, else f32.
 kernels::dtype compute_type(const node_config& c, const kernels::device& on);

@@ -13,8 +13,8 @@ start_error refused(exit_code code, const std::string& where, const caf::error& 
 
 } // namespace
 
-start_result<started_identity> start_identity(const loaded_config& loaded, const data_paths& paths, bool terminal,
-                                              random_source& random, int64_t now_unix_ms) {
+start_result<started_identity> start_identity(const loaded_config& loaded, const data_paths& paths,
+                                              bool terminal, random_source& random, int64_t now_unix_ms) {
   started_identity made;
   if (loaded.token) {
     auto token = parse_token(loaded.token->text);
@@ -22,7 +22,8 @@ start_result<started_identity> start_identity(const loaded_config& loaded, const
       return refused(exit_code::bad_configuration, loaded.token->where, token.error());
     made.token = std::move(*token);
     if (made.token.guessable())
-      log::warn("identity", "guessable-token where={} hint=\"one word can be guessed; use 12 words or 64 hex digits\"",
+      log::warn("identity",
+                "guessable-token where={} hint=\"one word can be guessed; use 12 words or 64 hex digits\"",
                 loaded.token->where);
   } else if (auto stored = read_wallet_file(paths.wallet())) {
     made.token = std::move(stored->token);

@@ -19,9 +19,10 @@ struct started_identity {
   std::string words_file;  ///< where the words went when there is no terminal
 };
 
-/// The given token, else the wallet of the data directory, else a new wallet. `terminal`: whether somebody can read the words; otherwise
-/// they go to wallet-backup.txt (0600). Exit code 1 for a bad token, 3 for a wallet file that cannot be read or written.
-start_result<started_identity> start_identity(const loaded_config& loaded, const data_paths& paths, bool terminal,
-                                              random_source& random, int64_t now_unix_ms);
+/// The given token, else the wallet of the data directory, else a new wallet. `terminal`: whether somebody
+/// can read the words; otherwise they go to wallet-backup.txt (0600). Exit code 1 for a bad token, 3 for a
+/// wallet file that cannot be read or written.
+start_result<started_identity> start_identity(const loaded_config& loaded, const data_paths& paths,
+                                              bool terminal, random_source& random, int64_t now_unix_ms);
 
 } // namespace neuroshard

@@ -1,0 +1,26 @@
+#include "gateway/node/actor_setup.hpp"
+
+#include "actors/supervisor/supervisor_actor.hpp"
+#include "gateway/http/bridge.hpp"
+
+#include <caf/actor_system.hpp>
+
+namespace neuroshard {
+
+actor_setup::actor_setup(int64_t threads) {
+  add_message_types<caf::id_block::neuroshard_common>();
+  add_message_types<caf::id_block::neuroshard_status>();
+  add_message_types<caf::id_block::neuroshard_ledger>();
+  add_message_types<caf::id_block::neuroshard_layer_worker>();
+  add_message_types<caf::id_block::neuroshard_checkpointer>();
+  add_message_types<caf::id_block::neuroshard_trainer>();
+  add_message_types<caf::id_block::neuroshard_inference_scheduler>();
+  add_message_types<caf::id_block::neuroshard_telemetry>();
+  add_message_types<caf::id_block::neuroshard_rate_limiter>();
+  add_message_types<caf::id_block::neuroshard_peer_manager>();
+  add_message_types<caf::id_block::neuroshard_supervisor>();
+  add_message_types<caf::id_block::neuroshard_http>();
+  set("scheduler.max-threads", static_cast<size_t>(threads));
+}
+
+} // namespace neuroshard

@@ -1,0 +1,76 @@
+#include "gateway/node/description.hpp"
+
+#include "gateway/node/model_group.hpp"
+
+namespace neuroshard {
+
+namespace {
+
+/// What the layers of a node that holds the whole model need, for /layers: weights and training state, or the
+/// serving copy alone.
+std::vector<held_layer> layers_of(const model::architecture& a, kernels::dtype compute, bool training) {
+  const auto megabytes = [&](int64_t parameters) {
+    const uint64_t bytes =
+        training ? model::training_memory(parameters, compute) : model::serving_memory(parameters, compute);
+    return static_cast<uint32_t>((bytes + (1U << 20) - 1) >> 20);
+  };
+  std::vector<held_layer> layers{{0, "embedding", megabytes(a.embed_parameters()), "loading"}};
+  for (uint32_t i = 0; i < static_cast<uint32_t>(a.num_layers); ++i)
+    layers.push_back({i, "transformer", megabytes(a.layer_parameters()), "loading"});
+  layers.push_back(
+      {static_cast<uint32_t>(a.num_layers), "lm_head", megabytes(a.head_parameters()), "loading"});
+  return layers;
+}
+
+uint64_t offered_mb(const node_config& c, const kernels::device& on) {
+  return c.memory_mb > 0 ? static_cast<uint64_t>(c.memory_mb) : (on.info().memory_total / 10 * 7) >> 20;
+}
+
+} // namespace
+
+node_description describe(const node_identity& who, const node_config& c, const model::architecture& a,
+                          const kernels::device& on) {
+  node_description d;
+  d.node_id = who.node_id();
+  d.wallet_address = who.address();
+  d.host = c.announce_ip;
+  d.grpc_port = static_cast<uint32_t>(c.announce_port > 0 ? c.announce_port : grpc_port(c));
+  d.sequence = static_cast<uint64_t>(system_time()->unix_us());
+  d.roles = {node_role::driver, node_role::validator, node_role::worker};
+  d.layer_end = static_cast<uint32_t>(a.num_layers);
+  d.has_embedding = true;
+  d.has_lm_head = true;
+  d.memory_total_mb = offered_mb(c, on);
+  d.device = on.ops().name;
+  d.accepting = true;
+  d.training = c.training.enabled;
+  d.architecture_id = model::architecture_id(a);
+  d.software_version = NEUROSHARD_VERSION;
+  return d;
+}
+
+node_snapshot first_snapshot(const node_identity& who, const node_config& c, const model::architecture& a,
+                             const kernels::device& on, int64_t unix_us) {
+  node_snapshot first;
+  first.unix_us = unix_us;
+  first.identity.node_id = who.node_id();
+  first.identity.address = who.address();
+  first.identity.version = NEUROSHARD_VERSION;
+  first.identity.architecture_id = model::architecture_id(a);
+  first.identity.architecture_name = c.model.preset == "auto" ? "pico" : c.model.preset;
+  first.identity.total_layers = static_cast<uint32_t>(a.num_layers);
+  first.identity.hidden_dim = static_cast<uint32_t>(a.hidden_dim);
+  first.identity.parameters = static_cast<uint64_t>(a.parameters());
+  first.identity.context_length = static_cast<uint32_t>(a.max_seq_len);
+  first.roles = {node_role::driver, node_role::validator, node_role::worker};
+  first.layers = layers_of(a, compute_type(c, on), c.training.enabled);
+  first.memory_offered_mb = offered_mb(c, on);
+  training_progress idle;
+  idle.enabled = c.training.enabled;
+  idle.diloco_steps = static_cast<uint64_t>(c.training.diloco_steps);
+  first.training = std::make_shared<const training_progress>(std::move(idle));
+  first.peers = std::make_shared<const peer_list>();
+  return first;
+}
+
+} // namespace neuroshard

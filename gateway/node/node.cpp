@@ -1,0 +1,548 @@
+#include "gateway/node/node.hpp"
+
+#include "actors/common/log.hpp"
+#include "actors/ledger/account_book.hpp"
+#include "actors/ledger/ledger.hpp"
+#include "actors/ledger/ledger_reader.hpp"
+#include "actors/peer_manager/peer_manager.hpp"
+#include "actors/rate_limiter/rate_limiter.hpp"
+#include "actors/supervisor/supervisor.hpp"
+#include "actors/telemetry/telemetry.hpp"
+#include "gateway/config/console.hpp"
+#include "gateway/config/data_dir.hpp"
+#include "gateway/config/logging.hpp"
+#include "gateway/http/server.hpp"
+#include "gateway/node/actor_setup.hpp"
+#include "gateway/node/console_feed.hpp"
+#include "gateway/node/description.hpp"
+#include "gateway/node/economics.hpp"
+#include "gateway/node/live_settings.hpp"
+#include "gateway/node/main_loop.hpp"
+#include "gateway/node/model_group.hpp"
+#include "gateway/node/start_identity.hpp"
+#if NEUROSHARD_HAVE_CPU_BACKEND
+#include "kernels/cpu/cpu_backend.hpp"
+#endif
+
+#include <caf/actor_system.hpp>
+#include <caf/scoped_actor.hpp>
+#include <caf/send.hpp>
+#include <fmt/format.h>
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <thread>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr const char* software = "neuroshard " NEUROSHARD_VERSION;
+
+uint64_t free_bytes(const std::string& path) {
+  struct statvfs info {};
+  return ::statvfs(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.f_bavail) * info.f_frsize
+                                             : UINT64_MAX;
+}
+
+/// A node from its start to its end. Members are in the order in which they are made.
+class node {
+public:
+  node(command_line given, loaded_config loaded, std::optional<daemon_child> daemon)
+      : given_(std::move(given)), loaded_(std::move(loaded)), daemon_(std::move(daemon)) {}
+
+  int run() {
+    if (auto why = start()) {
+      if (daemon_)
+        daemon_->failed(*why);
+      if (console_)
+        console_->finish();
+      log::error("node", "start-failed why=\"{}\"", why->line);
+      shut_down();
+      std::cerr << "neuroshard: " << why->line << '\n';
+      return static_cast<int>(why->code);
+    }
+    loop_.run([this](int signal) { on_signal(signal); }, [this] { on_tick(); }, 200);
+    shut_down();
+    return exit_status_;
+  }
+
+private:
+  std::optional<start_error> start();
+  std::optional<start_error> start_ledger(const economics_params& params);
+  std::optional<start_error> start_http();
+  start_result<done> start_group_now(start_group plan);
+  void announce();
+  void prepare_data();
+  void data_ready(std::shared_ptr<const text::dataset> data, std::shared_ptr<const text::tokenizer> tokens);
+  void data_failed(const std::string& why);
+  void on_signal(int signal);
+  void on_tick();
+  void begin_stop(int signal);
+  void shut_down();
+  http::node_services services();
+
+  command_line given_;
+  loaded_config loaded_;
+  std::optional<daemon_child> daemon_;
+  main_loop loop_;
+  time_source_ptr time_ = system_time();
+  random_source_ptr random_ = system_random();
+  counters_ptr counters_ = std::make_shared<node_counters>();
+  machine_facts machine_;
+  thread_budget threads_;
+  std::shared_ptr<console> console_;
+  std::optional<data_dir> directory_;
+  std::optional<logging> log_;
+  started_identity who_;
+  kernels::device_ptr device_;
+  model::architecture shape_;
+  std::shared_ptr<live_settings> settings_;
+  ledger_options book_options_;
+  std::unique_ptr<account_book> book_;
+  std::shared_ptr<ledger_reader> reader_;
+  snapshot_board_ptr board_;
+  std::unique_ptr<actor_setup> actor_setup_;
+  std::unique_ptr<caf::actor_system> system_;
+  node_actors fronts_;
+  supervisor_actor supervisor_;
+  std::unique_ptr<http::server> server_;
+  std::unique_ptr<console_feed> feed_;
+  std::atomic<bool> cancel_preparation_{false};
+  std::thread preparation_;
+  std::thread stopping_;
+  int stop_signal_ = 0;
+  int64_t stop_us_ = 0;
+  int exit_status_ = 0;
+  bool shut_ = false;
+};
+
+// --------------------------------------------------------------------------------------------------- start
+
+std::optional<start_error> node::start() {
+  const auto& c = loaded_.config;
+  machine_ = read_machine_facts(loaded_.data_dir);
+  threads_ = share_threads(c, machine_);
+
+  auto directory = data_dir::open(loaded_.data_dir);
+  if (!directory)
+    return directory.error();
+  directory_.emplace(std::move(*directory));
+  const auto& paths = directory_->paths();
+
+  const bool background = daemon_.has_value();
+  const bool terminal = !background && ::isatty(STDOUT_FILENO) == 1;
+  console_ = std::make_shared<console>(console::for_stdout(given_.quiet || background));
+  log_options log_to;
+  log_to.file = paths.log();
+  log_to.level = c.log_level;
+  log_to.to_stderr = !background;
+  log_to.warnings_only_on_stderr = !background;
+  if (terminal)
+    log_to.to_console = [out = console_](std::string_view line) { out->line(line); };
+  auto log = logging::start(log_to);
+  if (!log)
+    return log.error();
+  log_.emplace(std::move(*log));
+  log::info("node", "starting version={} data_dir={} pid={}", NEUROSHARD_VERSION, paths.root, ::getpid());
+  for (const auto& note : loaded_.notes)
+    log::warn("config", "{}", note);
+
+  if (c.training.enabled && !c.observer && c.data.corpus.empty() && c.data.shards.empty())
+    return start_error{exit_code::bad_configuration, "data.corpus: nothing to train on; give a text file or "
+                                                     "directory (--set data.corpus=PATH), or --no-training"};
+  if (!c.data.corpus.empty() && c.data.shards.empty() && c.training.enabled &&
+      ::access(c.data.corpus.c_str(), R_OK) != 0)
+    return start_error{exit_code::bad_configuration, "data.corpus = " + c.data.corpus + ": cannot be read"};
+
+  const auto params = economics_from(c);
+  if (!params)
+    return params.error();
+  auto shape = shape_of(c);
+  if (!shape)
+    return shape.error();
+  shape_ = *shape;
+#if NEUROSHARD_HAVE_CPU_BACKEND
+  kernels::register_cpu_backend();
+#endif
+  auto device = open_device(c, threads_);
+  if (!device)
+    return device.error();
+  device_ = *device;
+
+  auto who = start_identity(loaded_, paths, terminal, *random_, time_->unix_us() / 1000);
+  if (!who)
+    return who.error();
+  who_ = std::move(*who);
+
+  if (auto why = start_ledger(*params))
+    return why;
+
+  config_json stored;
+  if (auto held = read_config_json(paths.config_json()); held && *held)
+    stored = **held;
+  const std::string scheme = c.api.tls_cert.empty() ? "http://" : "https://";
+  const bool any = c.http_host == "0.0.0.0" || c.http_host == "::";
+  stored.url = scheme + (any ? "127.0.0.1" : c.http_host) + ":" + std::to_string(c.port);
+  stored.token = std::string(who_.token.canonical.view());
+  if (auto written = write_config_json(paths.config_json(), stored); !written)
+    return written.error();
+  directory_->sign(stored.url);
+  settings_ = std::make_shared<live_settings>(c, machine_, paths.config_json(), stored);
+
+  const auto own = describe(*who_.identity, c, shape_, *device_);
+  board_ =
+      std::make_shared<snapshot_board>(first_snapshot(*who_.identity, c, shape_, *device_, time_->unix_us()));
+
+  actor_setup_ = std::make_unique<actor_setup>(threads_.actors);
+  system_ = std::make_unique<caf::actor_system>(*actor_setup_);
+  fronts_ = make_fronts(*system_);
+  supervisor_ = system_->spawn(supervisor, fronts_, time_, counters_);
+
+  telemetry_sources sources;
+  sources.board = board_;
+  sources.counters = counters_;
+  sources.time = time_;
+  sources.trainer = fronts_.trainer;
+  sources.peers = fronts_.peers;
+  sources.worker = fronts_.worker;
+  sources.watched = {{"storage", caf::actor_cast<caf::actor>(fronts_.ledger)},
+                     {"storage", caf::actor_cast<caf::actor>(fronts_.checkpointer)},
+                     {"model", caf::actor_cast<caf::actor>(fronts_.worker)},
+                     {"model", caf::actor_cast<caf::actor>(fronts_.trainer)},
+                     {"network", caf::actor_cast<caf::actor>(fronts_.peers)}};
+  sources.rewards = [reader = reader_]() -> rewards_summary {
+    const auto earned = reader->earnings();
+    return earned ? rewards_summary{earned->earned_today, earned->earned_total, earned->pending}
+                  : rewards_summary{};
+  };
+  sources.disk_free = [root = paths.root] { return free_bytes(root); };
+
+  const auto base = [&](std::string name, const auto& front, auto make) {
+    return start_group{
+        name, {{name, caf::actor_cast<caf::actor>(front), std::move(make)}}, group_start::nothing};
+  };
+  for (auto& group :
+       {base("ledger", fronts_.ledger,
+             [this](caf::actor_system& system) -> caf::expected<caf::actor> {
+               // The first start takes the book that start() has opened; a restart opens it again.
+               auto book = std::move(book_);
+               if (!book) {
+                 auto opened = open_book(book_options_);
+                 if (!opened)
+                   return opened.error();
+                 book = std::move(*opened);
+               }
+               return caf::actor_cast<caf::actor>(spawn_ledger(system, std::move(book), book_options_));
+             }),
+        base("rate_limiter", fronts_.limiter,
+             [this](caf::actor_system& system) -> caf::expected<caf::actor> {
+               return caf::actor_cast<caf::actor>(
+                   system.spawn(rate_limiter, limits_of(*settings_->current()), time_));
+             }),
+        base("peer_manager", fronts_.peers,
+             [own, depth = static_cast<uint32_t>(shape_.num_layers)](
+                 caf::actor_system& system) -> caf::expected<caf::actor> {
+               return caf::actor_cast<caf::actor>(system.spawn(peer_manager, own, depth));
+             }),
+        base("telemetry", fronts_.telemetry,
+             [sources](caf::actor_system& system) -> caf::expected<caf::actor> {
+               return caf::actor_cast<caf::actor>(system.spawn(telemetry, sources));
+             })})
+    if (auto started = start_group_now(group); !started)
+      return started.error();
+
+  if (auto why = start_http())
+    return why;
+  settings_->connect({fronts_, &*log_, server_.get()});
+  feed_ = std::make_unique<console_feed>(console_, board_, fronts_.scheduler, time_);
+  announce();
+  prepare_data();
+  return {};
+}
+
+std::optional<start_error> node::start_ledger(const economics_params& params) {
+  const auto& paths = directory_->paths();
+  book_options_ = {paths.ledger(), loaded_.config.network, params, who_.identity, time_};
+  auto opened = open_book(book_options_);
+  if (!opened)
+    return start_error{exit_code::data_directory, paths.ledger() + ": " + problem_of(opened.error()).message};
+  book_ = std::move(*opened);
+  auto reader = ledger_reader::open({paths.ledger(), who_.identity->address(), time_, params});
+  if (!reader)
+    return start_error{exit_code::data_directory, paths.ledger() + ": " + problem_of(reader.error()).message};
+  reader_ = std::move(*reader);
+  return {};
+}
+
+start_result<done> node::start_group_now(start_group plan) {
+  caf::scoped_actor self{*system_};
+  start_result<done> outcome = done{};
+  const std::string name = plan.name;
+  self->request(supervisor_, std::chrono::seconds(30), std::move(plan))
+      .receive([] {},
+               [&](const caf::error& why) {
+                 outcome = start_error{exit_code::fatal, name + ": " + problem_of(why).message};
+               });
+  return outcome;
+}
+
+http::node_services node::services() {
+  http::node_services s;
+  s.system = system_.get();
+  s.board = board_;
+  s.counters = counters_;
+  s.clock = time_;
+  s.random = random_;
+  s.rate_limiter.set(fronts_.limiter);
+  s.scheduler.set(fronts_.scheduler);
+  s.ledger.set(fronts_.ledger);
+  s.book = reader_;
+  s.tokens.push_back({who_.identity->token_digest(), http::all_scopes});
+  for (const auto& rule : loaded_.config.api.tokens) {
+    http::known_token token;
+    token.scopes = 0;
+    for (size_t i = 0; i < token.digest.size(); ++i)
+      token.digest[i] = static_cast<uint8_t>(std::stoi(rule.sha256.substr(2 * i, 2), nullptr, 16));
+    for (const auto& scope : rule.scopes)
+      token.scopes |= http::scope_bit(scope);
+    s.tokens.push_back(token);
+  }
+  s.config = [settings = settings_] { return settings->current(); };
+  s.patch_config = [this](patch_body body, http::patch_reply reply) {
+    loop_.post([this, body = std::move(body), reply = std::move(reply)] { reply(settings_->patch(body)); });
+  };
+  return s;
+}
+
+std::optional<start_error> node::start_http() {
+  const auto& c = loaded_.config;
+  http::server_settings how;
+  how.host = c.http_host;
+  how.port = static_cast<uint16_t>(c.port);
+  how.threads = static_cast<size_t>(threads_.http);
+  how.allow_plain_http = c.api.allow_plain_http;
+  how.trusted_proxies = c.api.trusted_proxies;
+  how.cors_origins = c.api.cors_origins;
+  how.tls_cert = c.api.tls_cert;
+  how.tls_key = c.api.tls_key;
+  how.rates = limits_of(c);
+  how.inference_timeout_s = c.inference.timeout_s;
+  server_ = std::make_unique<http::server>(std::move(how), services());
+  if (auto why = server_->start()) {
+    const bool tls = code_of(why) == errc::invalid_request;
+    return start_error{tls ? exit_code::bad_configuration : exit_code::bind_failure,
+                       (tls ? std::string{} : "port = " + std::to_string(c.port) + ": ") +
+                           problem_of(why).message};
+  }
+  if (!http_is_loopback(c) && c.api.tls_cert.empty() && !c.api.allow_plain_http)
+    log::warn("http",
+              "insecure-transport host={} hint=\"scopes wallet and admin are withheld; set api.tls.cert and "
+              "api.tls.key\"",
+              c.http_host);
+  return {};
+}
+
+void node::announce() {
+  const auto& c = loaded_.config;
+  const auto& paths = directory_->paths();
+  console_banner banner;
+  banner.version = NEUROSHARD_VERSION;
+  banner.node_id = who_.identity->node_id();
+  banner.address = who_.identity->address();
+  banner.url = settings_->current()
+                   ? (c.api.tls_cert.empty() ? "http://" : "https://") +
+                         (c.http_host == "0.0.0.0" ? std::string("127.0.0.1") : c.http_host) + ":" +
+                         std::to_string(server_->port())
+                   : "";
+  banner.data_dir = paths.root;
+  banner.config_json = paths.config_json();
+  banner.wallet_file = who_.wallet_file;
+  banner.device = fmt::format("{}, {} threads", device_->info().name, threads_.compute);
+  banner.model = fmt::format("{}, {:.1f} M parameters, {}", board_->read()->identity.architecture_name,
+                             static_cast<double>(shape_.parameters()) / 1e6,
+                             compute_type(c, *device_) == kernels::dtype::bf16 ? "bf16" : "f32");
+  banner.corpus = c.data.shards.empty() ? c.data.corpus : c.data.shards;
+  banner.log_file = paths.log();
+  banner.training = c.training.enabled;
+  banner.tls = !c.api.tls_cert.empty();
+  console_->block(render_banner(banner));
+  if (!who_.words.empty()) {
+    console_->block(render_words(who_.words.view()));
+    who_.words = {};
+  }
+  if (!who_.words_file.empty())
+    log::warn("identity",
+              "new-wallet words={} hint=\"move this file to a safe place; it is the only backup\"",
+              who_.words_file);
+  log::info("node", "listening url={} node_id={} address={}", banner.url, banner.node_id, banner.address);
+  if (daemon_) {
+    if (auto written = write_pid_file(paths); !written)
+      log::warn("node", "no-pid-file why=\"{}\"", written.error().line);
+    daemon_->ready(fmt::format("neuroshard runs in the background, pid {}, {} (log: {})", ::getpid(),
+                               banner.url, paths.log()));
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- data, model
+
+void node::prepare_data() {
+  preparation_ = std::thread([this] {
+    const auto& c = loaded_.config;
+    text::dataset_options how;
+    how.corpus = c.data.corpus;
+    how.shards = c.data.shards;
+    how.cache_directory = directory_->paths().data_cache();
+    how.tokenizer_path = c.data.tokenizer;
+    how.vocab_size = static_cast<uint32_t>(c.data.vocab_size);
+    how.held_out = c.data.held_out;
+    how.storage_bytes_max = static_cast<uint64_t>(c.data.max_storage_mb) * 1'000'000;
+    if (how.corpus.empty() && how.shards.empty()) {
+      // Serving only: the tokenizer that goes with the checkpoint, or plain bytes.
+      auto tokens = std::filesystem::exists(how.tokenizer_path)
+                        ? text::tokenizer::load(how.tokenizer_path)
+                        : kernels::result<text::tokenizer>(text::tokenizer{});
+      if (!tokens)
+        return loop_.post([this, why = tokens.status().message()] { data_failed(why); });
+      auto shared = std::make_shared<const text::tokenizer>(std::move(*tokens));
+      return loop_.post([this, shared] { data_ready(nullptr, shared); });
+    }
+    text::progress watch;
+    watch.cancel = &cancel_preparation_;
+    watch.report = [this](std::string_view phase, double fraction) {
+      loop_.post([this, phase = std::string(phase), fraction] { feed_->preparing(phase, fraction); });
+    };
+    auto made = text::prepare_dataset(how, watch);
+    if (!made)
+      return loop_.post([this, why = made.status().message()] { data_failed(why); });
+    for (const auto& warning : made->warnings)
+      log::warn("data", "{}", warning);
+    auto data = std::make_shared<const text::dataset>(std::move(*made));
+    log::info("data", "ready shards={} vocabulary={} learned={} built={}",
+              data->shards->training_ids().size(), data->tokens.vocab_size(), data->tokenizer_learned,
+              data->shards_built);
+    auto tokens = std::shared_ptr<const text::tokenizer>(data, &data->tokens);
+    loop_.post([this, data, tokens] { data_ready(data, tokens); });
+  });
+}
+
+void node::data_failed(const std::string& why) {
+  if (stop_signal_ != 0)
+    return;
+  log::error("data", "not-ready why=\"{}\"", why);
+  caf::anon_send(fronts_.telemetry, health_changed{"model", "error", why});
+  caf::anon_send(fronts_.telemetry, state_changed{node_state::error});
+}
+
+void node::data_ready(std::shared_ptr<const text::dataset> data,
+                      std::shared_ptr<const text::tokenizer> tokens) {
+  if (stop_signal_ != 0)
+    return;
+  auto plan = std::make_shared<model_plan>();
+  plan->config = [settings = settings_] { return settings->current(); };
+  plan->threads = threads_;
+  plan->paths = directory_->paths();
+  plan->identity = who_.identity;
+  plan->device = device_;
+  plan->shape = shape_;
+  plan->data = std::move(data);
+  plan->tokens = std::move(tokens);
+  plan->software = software;
+  plan->time = time_;
+  plan->random = random_;
+  plan->counters = counters_;
+  caf::anon_send(supervisor_, model_group(std::move(plan), fronts_));
+}
+
+// --------------------------------------------------------------------------------------------------- stop
+
+void node::on_tick() {
+  feed_->tick(loaded_.config.training.decay_steps);
+}
+
+void node::on_signal(int signal) {
+  if (signal == SIGHUP) {
+    log::info("node", "reloading");
+    if (auto opened = log_->reopen(); !opened)
+      log::warn("node", "log-not-reopened why=\"{}\"", opened.error().line);
+    settings_->reload(load_config(given_));
+    return;
+  }
+  if (stop_signal_ == 0)
+    return begin_stop(signal);
+  // One request to stop may come as two signals: to the process and to its group.
+  if (time_->steady_us() - stop_us_ < 500'000)
+    return;
+  // A second signal: nothing is waited for but the book.
+  log::warn("node", "stopping-at-once signal={}", signal);
+  caf::scoped_actor self{*system_};
+  self->request(fronts_.ledger, std::chrono::seconds(2), drain_atom_v)
+      .receive([] {}, [](const caf::error&) {});
+  console_->finish();
+  log_->flush();
+  std::_Exit(128 + signal);
+}
+
+void node::begin_stop(int signal) {
+  stop_signal_ = signal;
+  stop_us_ = time_->steady_us();
+  log::info("node", "stopping signal={}", signal);
+  console_->line("stopping: finishing what is in hand and writing a checkpoint (again to stop at once)");
+  cancel_preparation_ = true;
+  server_->drain();
+  stopping_ = std::thread([this] {
+    {
+      caf::scoped_actor self{*system_};
+      self->request(supervisor_, std::chrono::seconds(28), stop_node{})
+          .receive([] {},
+                   [this](const caf::error& why) {
+                     log::error("node", "unclean-stop why=\"{}\"", problem_of(why).message);
+                     exit_status_ = static_cast<int>(exit_code::fatal);
+                   });
+    }
+    loop_.post([this] { loop_.end(); });
+  });
+}
+
+void node::shut_down() {
+  if (std::exchange(shut_, true))
+    return;
+  cancel_preparation_ = true;
+  if (stopping_.joinable())
+    stopping_.join();
+  if (preparation_.joinable())
+    preparation_.join();
+  if (system_ && stop_signal_ == 0) {
+    caf::scoped_actor self{*system_};
+    self->request(supervisor_, std::chrono::seconds(10), stop_node{})
+        .receive([] {}, [](const caf::error&) {});
+  }
+  if (server_)
+    server_->stop(2000);
+  server_.reset();
+  supervisor_ = supervisor_actor{};
+  fronts_ = node_actors{};
+  feed_.reset();
+  system_.reset();
+  book_.reset();
+  reader_.reset();
+  if (console_)
+    console_->finish();
+  if (directory_ && daemon_)
+    remove_pid_file(directory_->paths());
+  if (log_)
+    log_->flush();
+}
+
+} // namespace
+
+int run_node(command_line given, loaded_config loaded, std::optional<daemon_child> daemon) {
+  return node(std::move(given), std::move(loaded), std::move(daemon)).run();
+}
+
+} // namespace neuroshard
