@@ -66,9 +66,9 @@ task<caf::error> gateway::authenticate(exchange& x, const route& to) {
   }
   if (found == auth_finding::words) {
     const std::string words(*token_authority::bearer(x.in.header("Authorization")));
-    const auto derived = co_await run_blocking<const known_token*>(reader, x.link.home(), [this, words] {
-      return caf::expected<const known_token*>(tokens_.derive(words));
-    });
+    // Named: g++ 12 destroys a closure that is a temporary of a co_await expression twice.
+    const auto derive = [this, words] { return caf::expected<const known_token*>(tokens_.derive(words)); };
+    const auto derived = co_await run_blocking<const known_token*>(reader, x.link.home(), derive);
     if (!derived)
       co_return derived.error();
     x.who.token = *derived;

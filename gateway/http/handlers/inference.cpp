@@ -202,7 +202,9 @@ task<response> whole_generation(gateway& g, exchange& x, generation_request what
   if (!mark)
     co_return error_response(mark.error(), x.request_id);
   if (!mark->key.empty()) {
-    const auto stored = co_await g.ask_actor<found_response>(x, g.node.ledger, find_response{*mark});
+    // Named: g++ 12 may destroy an aggregate that is a temporary of a co_await expression twice.
+    const find_response question{*mark};
+    const auto stored = co_await g.ask_actor<found_response>(x, g.node.ledger, question);
     if (!stored)
       co_return error_response(stored.error(), x.request_id);
     if (stored->found) {
@@ -216,7 +218,8 @@ task<response> whole_generation(gateway& g, exchange& x, generation_request what
     co_return error_response(known.conflict, x.request_id);
   generation_run_ptr run = known.join;
   for (size_t i = 0; !run && i < known.doubtful.size(); ++i) {
-    const bool gone = co_await all_gone(x, g.generations->live_clients(known.doubtful[i]));
+    const auto clients = g.generations->live_clients(known.doubtful[i]);
+    const bool gone = co_await all_gone(x, clients);
     if (gone)
       run = known.doubtful[i];
   }
@@ -241,8 +244,8 @@ task<response> whole_generation(gateway& g, exchange& x, generation_request what
   }
   const run_outcome outcome = co_await wait_for(g, x, run, me);
   if (mine && outcome.body && !mark->key.empty()) {
-    const auto kept =
-        co_await g.ask_actor<found_response>(x, g.node.ledger, keep_response{*mark, *outcome.body});
+    const keep_response record{*mark, *outcome.body};
+    const auto kept = co_await g.ask_actor<found_response>(x, g.node.ledger, record);
     if (!kept)
       log::warn("http", "response-not-stored id={} why={}", x.request_id, problem_of(kept.error()).message);
   }
