@@ -1,0 +1,464 @@
+#include "actors/ledger/account_book.hpp"
+
+#include "actors/common/log.hpp"
+#include "actors/ledger/book_check.hpp"
+#include "actors/ledger/money_rules.hpp"
+#include "actors/ledger/posting_set.hpp"
+#include "actors/ledger/utc_date.hpp"
+
+#include <algorithm>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr size_t held_accounts_max = 65'536;
+constexpr uint64_t check_every_transactions = 1'000;
+constexpr int64_t us_per_minute = 60 * us_per_second;
+constexpr int64_t forget_every_us = us_per_minute;
+constexpr size_t delivered_max = 4'096;
+constexpr size_t response_bytes_max = 1024 * 1024;
+
+neuro_amount& part_of(account_row& row, account_part part) {
+  switch (part) {
+  case account_part::staked:
+    return row.staked;
+  case account_part::pending:
+    return row.pending;
+  default:
+    return row.available;
+  }
+}
+
+neuro_amount& part_of(totals_row& totals, account_part part) {
+  switch (part) {
+  case account_part::staked:
+    return totals.staked;
+  case account_part::pending:
+    return totals.pending;
+  default:
+    return totals.available;
+  }
+}
+
+/// What an operation would make of a balance; nothing when it would fall below zero or not fit.
+std::optional<neuro_amount> moved(neuro_amount balance, const posting& by) {
+  return by.negative ? checked_sub(balance, by.amount) : checked_add(balance, by.amount);
+}
+
+/// `mint` counts what was made: it grows where its posting is negative.
+posting as_counted(posting of) {
+  of.negative = of.negative != (of.account == mint_account);
+  return of;
+}
+
+} // namespace
+
+account_book::account_book(std::unique_ptr<ledger_store> store, ledger_options options)
+    : store_(std::move(store)), options_(std::move(options)), wallet_(options_.identity->address()) {}
+
+account_book::~account_book() = default;
+
+// -- opening
+// -----------------------------------------------------------------------------------------------------
+
+caf::error account_book::open() {
+  now_us_ = std::max<int64_t>(options_.clock->unix_us(), 0);
+  if (auto failed = check_beginning())
+    return failed;
+  reload();
+  if (auto failed = store_->fault())
+    return failed;
+  if (auto failed = check_balances())
+    return failed;
+  last_due_minute_ = -1;
+  if (auto failed = open_group())
+    return failed;
+  if (auto failed = refund_expired(true))
+    return failed;
+  if (auto due = run_due(); !due)
+    return due.error();
+  return commit();
+}
+
+caf::error account_book::check_beginning() {
+  const auto wrong = [](const char* reason, std::string message) {
+    problem what;
+    what.message = std::move(message);
+    what.reason = reason;
+    return refuse(errc::failed_precondition, std::move(what));
+  };
+  if (!store_->begin())
+    return store_->fault();
+  auto genesis = store_->genesis();
+  if (!genesis && !store_->fault()) {
+    genesis = genesis_record{options_.network, params_hash(options_.params),
+                             options_.identity->node_public_key(), now_us_, wallet_};
+    store_->insert_genesis(*genesis, chain_id_of(*genesis));
+    store_->insert_params({0, options_.params});
+    store_->save_totals({});
+    account_row mint{0, std::string(mint_account), {}, {}, {}, 0},
+        burn{0, std::string(burn_account), {}, {}, {}, 0};
+    account_row own{0, wallet_, {}, {}, {}, 0};
+    for (account_row* each : {&mint, &burn, &own})
+      store_->save_account(*each);
+  }
+  if (auto failed = store_->fault())
+    return failed;
+  if (genesis->wallet != wallet_)
+    return wrong("other_wallet", "ledger.db belongs to wallet " + genesis->wallet + ", not to " + wallet_ +
+                                     "; use another data directory for this wallet.");
+  if (genesis->network != options_.network)
+    return wrong("other_network", "ledger.db belongs to network '" + genesis->network + "', not to '" +
+                                      options_.network + "'; use another data directory.");
+  chain_id_ = chain_id_of(*genesis);
+  params_ = store_->params();
+  if (params_.empty() || params_.front().from_us != 0)
+    return store_->fault() ? store_->fault() : refuse(errc::data_loss, "ledger.db has lost its parameters.");
+  if (!(params_.back().params == options_.params)) {
+    // In force from the next minute on: an epoch has one set of parameters.
+    params_.push_back({(now_us_ / us_per_minute + 1) * us_per_minute, options_.params});
+    store_->insert_params(params_.back());
+    log::info("ledger", "params-changed hash={}", kernels::to_hex(params_hash(options_.params)));
+  }
+  if (!store_->commit())
+    return store_->fault();
+  return {};
+}
+
+caf::error account_book::check_balances() {
+  // Accounts against totals and the newest transactions against their hashes; `neuroshard ledger verify` does
+  // all of them.
+  const auto found = check_recent(options_.path);
+  if (!found)
+    return found.error();
+  if (!found->empty())
+    return refuse(errc::data_loss, "The ledger is not in order: " + found->front() + ".");
+  const neuro_amount pending = own().pending;
+  if (open_pending() != pending)
+    return refuse(errc::data_loss, "The ledger is not in order: the wallet's pending " + to_decimal(pending) +
+                                       " NEURO are not the sum of what is pending.");
+  return store_->fault();
+}
+
+void account_book::reload() {
+  accounts_.clear();
+  totals_ = store_->totals();
+  const auto head = store_->head();
+  head_ = head.value_or(head_row{0, chain_id_, 0});
+  now_us_ = std::max(now_us_, head_.timestamp_us);
+  open_reservations_ = store_->open_reservations().size();
+  checked_seq_ = head_.seq;
+}
+
+neuro_amount account_book::open_pending() {
+  neuro_amount sum;
+  const auto add = [&](neuro_amount part) { sum = checked_add(sum, part).value_or(sum); };
+  for (const auto& row : store_->open_unstakes())
+    add(row.amount);
+  for (const auto& row : store_->open_reservations())
+    add(row.reserved);
+  for (const auto& row : store_->pending_rewards())
+    add(row.amount);
+  return sum;
+}
+
+// -- groups
+// ------------------------------------------------------------------------------------------------------
+
+caf::error account_book::open_group() {
+  if (closed_)
+    return refuse(errc::draining, "The ledger is closed.");
+  if (!fault_.empty()) {
+    problem what;
+    what.message = fault_;
+    what.reason = "ledger_stopped";
+    return refuse(errc::storage, std::move(what));
+  }
+  advance_time();
+  if (in_group_)
+    return store_->fault();
+  if (!store_->begin()) {
+    const caf::error failed = store_->fault();
+    store_->rollback();
+    return failed;
+  }
+  in_group_ = true;
+  for (const int64_t row : delivered_)
+    store_->mark_delivered(row);
+  delivered_.clear();
+  return store_->fault();
+}
+
+caf::error account_book::commit() {
+  if (!in_group_)
+    return {};
+  for (auto& [address, held] : accounts_) {
+    if (held.changed)
+      store_->save_account(held.row);
+    held.changed = false;
+  }
+  store_->save_totals(totals_);
+  caf::error failed;
+  if (head_.seq >= checked_seq_ + check_every_transactions && fault_.empty()) {
+    const auto parts = checked_add(totals_.available, totals_.staked);
+    const auto sum = parts ? checked_add(*parts, totals_.pending) : std::nullopt;
+    if (!sum || sum != checked_sub(totals_.minted, totals_.burned) || open_pending() != own().pending)
+      failed = stop("The ledger's balances do not add up; no further operation is taken.");
+    checked_seq_ = head_.seq;
+  }
+  in_group_ = false;
+  if (!failed && store_->commit()) {
+    if (accounts_.size() > held_accounts_max)
+      accounts_.clear();
+    return {};
+  }
+  if (!failed)
+    failed = store_->fault();
+  store_->rollback();
+  log::error("ledger", "group-undone reason=\"{}\"", problem_of(failed).message);
+  reload();
+  if (store_->fault()) {
+    // Not even readable any more: what is held in memory is not to be trusted.
+    fault_ = problem_of(store_->fault()).message;
+    store_->rollback();
+  }
+  return failed;
+}
+
+caf::error account_book::close() {
+  if (closed_)
+    return {};
+  caf::error failed;
+  if (!delivered_.empty() && fault_.empty())
+    failed = open_group();
+  if (auto undone = commit())
+    failed = undone;
+  closed_ = true;
+  store_->close();
+  return failed;
+}
+
+caf::error account_book::stop(std::string why) {
+  fault_ = std::move(why);
+  log::error("ledger", "stopped reason=\"{}\"", fault_);
+  problem what;
+  what.message = fault_;
+  what.reason = "ledger_stopped";
+  return refuse(errc::storage, std::move(what));
+}
+
+void account_book::advance_time() {
+  now_us_ = std::max(now_us_, options_.clock->unix_us());
+}
+
+const economics_params& account_book::params() const {
+  // The last row that is in force; few rows, and nearly always the last.
+  for (size_t i = params_.size(); i-- > 1;)
+    if (params_[i].from_us <= now_us_)
+      return params_[i].params;
+  return params_.front().params;
+}
+
+// -- transactions
+// ------------------------------------------------------------------------------------------------
+
+account_book::held_account& account_book::account(const std::string& address) {
+  if (const auto found = accounts_.find(address); found != accounts_.end())
+    return found->second;
+  held_account held;
+  if (auto row = store_->account(address))
+    held.row = std::move(*row);
+  else
+    held.row.address = address;
+  return accounts_.emplace(address, std::move(held)).first->second;
+}
+
+account_row account_book::own() {
+  return account(wallet_).row;
+}
+
+caf::expected<transaction> account_book::record(draft from, const posting_set& set) {
+  const auto postings = set.netted();
+  if (!postings)
+    return refuse(errc::internal, "A transaction does not sum to zero.");
+  // First what every part would become, then the changes: a refusal here leaves nothing half done.
+  totals_row totals = totals_;
+  for (const auto& each : *postings) {
+    const posting change = as_counted(each);
+    auto& row = account(each.account).row;
+    neuro_amount& total = each.account == mint_account   ? totals.minted
+                          : each.account == burn_account ? totals.burned
+                                                         : part_of(totals, each.part);
+    const auto balance = moved(part_of(row, each.part), change), sum = moved(total, change);
+    if (!balance || !sum)
+      return refuse(errc::internal, "A transaction would take a balance out of its range.");
+    total = *sum;
+  }
+  transaction made;
+  made.seq = head_.seq + 1;
+  made.kind = from.kind;
+  made.from = std::move(from.from);
+  made.to = std::move(from.to);
+  made.amount = from.amount;
+  made.fee = from.fee;
+  made.burned = from.burned;
+  made.timestamp_us = now_us_;
+  made.memo = std::move(from.memo);
+  made.refs = std::move(from.refs);
+  if (is_signed(made.kind)) {
+    auto& own_account = account(wallet_);
+    made.nonce = ++own_account.row.nonce;
+    own_account.changed = true;
+    made.key = options_.identity->wallet_public_key();
+  }
+  const std::string payload = canonical_payload(made, chain_id_);
+  made.id = kernels::sha256::of(std::string_view(payload));
+  if (is_signed(made.kind))
+    made.sig = options_.identity->sign_as_wallet(transaction_tag, payload);
+  made.hash = row_hash(head_.hash, made.seq, payload, made.sig, *postings);
+
+  const auto id_of = [&](const std::string& address) -> int64_t {
+    if (address.empty())
+      return 0;
+    auto& held = account(address);
+    if (held.row.id == 0)
+      store_->save_account(held.row);
+    return held.row.id;
+  };
+  std::vector<int64_t> ids;
+  for (const auto& each : *postings) {
+    ids.push_back(id_of(each.account));
+    auto& held = account(each.account);
+    neuro_amount& balance = part_of(held.row, each.part);
+    balance = *moved(balance, as_counted(each));
+    held.changed = true;
+  }
+  totals_ = totals;
+  store_->append(made, id_of(made.from), id_of(made.to), *postings, ids);
+  for (const auto& [address, type] : from.seen_by)
+    store_->add_history(id_of(address), type, made.seq, day_of(now_us_));
+  head_ = {made.seq, made.hash, now_us_};
+  return made;
+}
+
+// -- sending
+// -----------------------------------------------------------------------------------------------------
+
+caf::expected<send_result> account_book::apply(const send_neuro& what) {
+  return once<send_result>(what.mark, answer_kind::send, [&]() -> caf::expected<send_result> {
+    if (what.amount.atto == 0)
+      return refuse_field("amount", "zero", to_string(amount_error::zero));
+    if (what.memo.size() > memo_bytes_max)
+      return refuse_field("memo", "too_long", "The memo is longer than 256 bytes.",
+                          {{"max", static_cast<int64_t>(memo_bytes_max)}});
+    const auto to = parse_address(what.to);
+    if (!to)
+      return refuse_field("to", "invalid_address",
+                          "The recipient is no address: 0x and 40 hex digits are needed.");
+    if (is_zero_address(*to))
+      return refuse_field("to", "zero_address", "Nothing can be sent to the zero address.");
+    if (*to == wallet_)
+      return refuse_field("to", "own_address", "The recipient is the sender.");
+    const auto fee = rules::transfer_fee(params(), what.amount);
+    const auto required = fee ? checked_add(what.amount, *fee) : std::nullopt;
+    if (!required)
+      return refuse_field("amount", "overflow", to_string(amount_error::overflow));
+    const neuro_amount available = own().available;
+    if (available < *required)
+      return refuse_funds(*required, available);
+    posting_set postings;
+    postings.take(wallet_, account_part::available, *required)
+        .add(*to, account_part::available, what.amount)
+        .burn(*fee);
+    const auto made = record({transaction_kind::transfer,
+                              wallet_,
+                              *to,
+                              what.amount,
+                              *fee,
+                              *fee,
+                              what.memo,
+                              {},
+                              {{wallet_, history_type::send}, {*to, history_type::receive}}},
+                             postings);
+    if (!made)
+      return made.error();
+    return send_result{{},        kernels::to_hex(made->id), wallet_, *to, what.amount, *fee,
+                       what.memo, made->timestamp_us};
+  });
+}
+
+// -- duplicate suppression
+// ---------------------------------------------------------------------------------------
+
+caf::expected<std::optional<answer_row>> account_book::stored_answer(const request_mark& mark) {
+  const auto printable = [](char c) { return c >= 0x20 && c <= 0x7e; };
+  if (mark.key.size() > 128 || !std::all_of(mark.key.begin(), mark.key.end(), printable))
+    return refuse_field("Idempotency-Key", "malformed",
+                        "Idempotency-Key has 1 to 128 printable ASCII characters.");
+  if (mark.key.empty())
+    return store_->undelivered_answer(mark, now_us_ - undelivered_us);
+  auto stored = store_->answer_by_key(mark, now_us_ - keyed_us);
+  if (stored && !equal_digests(stored->body, mark.body))
+    return refuse_field("Idempotency-Key", "key_reused",
+                        "This Idempotency-Key was used with another body within the last 24 hours.");
+  return stored;
+}
+
+caf::expected<found_response> account_book::apply(const find_response& what) {
+  return operate<found_response>([&]() -> caf::expected<found_response> {
+    auto stored = stored_answer(what.mark);
+    if (!stored)
+      return stored.error();
+    if (!*stored || (*stored)->kind != answer_kind::response)
+      return found_response{};
+    return found_response{true, (*stored)->id, std::move((*stored)->result)};
+  });
+}
+
+caf::expected<found_response> account_book::apply(const keep_response& what) {
+  return operate<found_response>([&]() -> caf::expected<found_response> {
+    if (what.response.size() > response_bytes_max)
+      return refuse_field("response", "too_long", "A response of more than 1 MiB is not kept.");
+    const int64_t row = store_->insert_answer(what.mark, answer_kind::response, what.response, now_us_);
+    return found_response{true, row, what.response};
+  });
+}
+
+void account_book::mark_delivered(int64_t row) {
+  if (row <= 0 || closed_)
+    return;
+  if (in_group_)
+    store_->mark_delivered(row);
+  else if (delivered_.size() < delivered_max)
+    delivered_.push_back(row);
+}
+
+// -- what time brings
+// --------------------------------------------------------------------------------------------
+
+caf::expected<bool> account_book::run_due() {
+  advance_time();
+  const bool new_minute = now_us_ / us_per_minute != last_due_minute_;
+  const bool forgets = now_us_ - last_forget_us_ >= forget_every_us;
+  if (!new_minute && open_reservations_ == 0 && delivered_.empty() && !forgets)
+    return in_group_;
+  const auto done = operate<bool>([&]() -> caf::expected<bool> {
+    if (auto failed = refund_expired(false))
+      return failed;
+    if (new_minute)
+      if (auto failed = release_due())
+        return failed;
+    if (forgets)
+      store_->forget_answers(now_us_ - undelivered_us, now_us_ - keyed_us);
+    return true;
+  });
+  if (!done)
+    return done.error();
+  last_due_minute_ = now_us_ / us_per_minute;
+  if (forgets)
+    last_forget_us_ = now_us_;
+  return in_group_;
+}
+
+} // namespace neuroshard

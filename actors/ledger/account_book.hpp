@@ -1,0 +1,137 @@
+#pragma once
+
+#include "actors/common/clock.hpp"
+#include "actors/identity/node_identity.hpp"
+#include "actors/ledger/ledger.hpp"
+#include "actors/ledger/ledger_store.hpp"
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace neuroshard {
+
+/// The rules of the book: who may do what, what it costs, what is posted. A function of (book, operation,
+/// time): no thread, no CAF; time comes from the injected clock and never runs backwards; where the book is
+/// kept is the store's business.
+///
+/// Operations form a group: the first one begins it, `commit` ends it with one fsync. An operation checks
+/// everything before it changes anything, so a refusal leaves no trace. Nobody may be told of a success
+/// before `commit` has answered without error; when it fails, the whole group is undone and all of its
+/// callers are to be given that error.
+class account_book {
+public:
+  account_book(std::unique_ptr<ledger_store> store, ledger_options options);
+  ~account_book();
+
+  /// Reads or makes the beginning, checks the book, refunds what was open, runs what is due.
+  caf::error open();
+
+  // -- operations (messages of ledger_types.hpp)
+  // ------------------------------------------------------------------
+  caf::expected<send_result> apply(const send_neuro& what);
+  caf::expected<stake_result> apply(const stake_neuro& what);
+  caf::expected<stake_result> apply(const add_stake& what);
+  caf::expected<stake_result> apply(const extend_stake& what);
+  caf::expected<unstake_result> apply(const unstake_neuro& what);
+  caf::expected<reserve_result> apply(const reserve_inference& what);
+  caf::expected<settle_result> apply(const settle_inference& what);
+  caf::expected<refund_result> apply(const refund_inference& what);
+  caf::expected<checkpoint_noted> apply(const note_checkpoint& what);
+  caf::expected<reward_result> apply(const reward_training& what);
+  caf::expected<found_response> apply(const find_response& what);
+  caf::expected<found_response> apply(const keep_response& what);
+
+  /// Taken down at once, written with the next group: losing it costs one repeated answer.
+  void mark_delivered(int64_t row);
+  /// Refunds expired reservations and forgets old answers; at each new minute also releases unstakes and
+  /// matures rewards. Answers whether a group is open now.
+  caf::expected<bool> run_due();
+
+  // -- groups
+  // -----------------------------------------------------------------------------------------------------
+  bool in_group() const noexcept { return in_group_; }
+  /// Ends the group. On an error everything since its beginning is undone.
+  caf::error commit();
+  /// Commits and closes the store; every later operation is refused with draining.
+  caf::error close();
+
+  // -- state
+  // ------------------------------------------------------------------------------------------------------
+  const digest& chain_id() const noexcept { return chain_id_; }
+  const head_row& head() const noexcept { return head_; }
+  const totals_row& totals() const noexcept { return totals_; }
+  size_t open_reservations() const noexcept { return open_reservations_; }
+  /// Empty while the book takes operations.
+  const std::string& fault() const noexcept { return fault_; }
+  /// Balances of the node's own wallet, the open group included.
+  account_row own();
+
+private:
+  /// An account in memory; written at the end of the group.
+  struct held_account {
+    account_row row;
+    bool changed = false;
+  };
+  /// Postings of one transaction, added up by account and part.
+  class posting_set;
+  /// What a transaction says beside its postings.
+  struct draft {
+    transaction_kind kind{};
+    std::string from;
+    std::string to;
+    neuro_amount amount;
+    neuro_amount fee;
+    neuro_amount burned;
+    std::string memo;
+    reference_list refs;
+    std::vector<std::pair<std::string, history_type>> seen_by;
+  };
+
+  caf::error open_group();
+  template <class Result, class Operation>
+  caf::expected<Result> operate(Operation&& operation);
+  template <class Result, class Operation>
+  caf::expected<Result> once(const std::optional<request_mark>& mark, answer_kind kind,
+                             Operation&& operation);
+  caf::expected<std::optional<answer_row>> stored_answer(const request_mark& mark);
+
+  held_account& account(const std::string& address);
+  caf::expected<transaction> record(draft from, const posting_set& postings);
+  caf::error check_beginning();
+  caf::error check_balances();
+  caf::error stop(std::string why);
+  void reload();
+  void advance_time();
+  const economics_params& params() const;
+  neuro_amount open_pending();
+
+  caf::expected<stake_result> lock_more(neuro_amount amount, std::optional<lock_row> lock, const char* field);
+  stake_state own_stake(const lock_row& lock);
+  caf::expected<refund_result> give_back(reservation_row row);
+  caf::error release_due();
+  caf::error refund_expired(bool all);
+
+  std::unique_ptr<ledger_store> store_;
+  ledger_options options_;
+  std::string wallet_;
+  digest chain_id_{};
+  head_row head_;
+  totals_row totals_;
+  std::vector<params_row> params_;
+  std::unordered_map<std::string, held_account> accounts_;
+  std::vector<int64_t> delivered_; ///< answers to be marked with the next group
+  int64_t now_us_ = 0;
+  int64_t last_due_minute_ = -1;
+  int64_t last_forget_us_ = 0;
+  uint64_t checked_seq_ = 0;
+  size_t open_reservations_ = 0;
+  bool in_group_ = false;
+  bool closed_ = false;
+  std::string fault_;
+};
+
+} // namespace neuroshard

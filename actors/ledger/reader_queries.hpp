@@ -1,0 +1,19 @@
+#pragma once
+
+#include "actors/ledger/ledger_reader.hpp"
+#include "actors/ledger/ledger_store.hpp"
+#include "actors/ledger/sqlite.hpp"
+
+/// The queries behind ledger_reader, each within one read transaction of the connection. Failures are noted
+/// at the connection.
+namespace neuroshard::queries {
+
+/// A row of zeros with id 0 when the book does not know the address.
+account_row account(sqlite::connection& db, const std::string& address);
+std::optional<stake_state> stake(sqlite::connection& db, const account_row& of,
+                                 const economics_params& params);
+history_page history(sqlite::connection& db, const account_row& of, const history_query& query);
+reward_rate_report reward_rate(sqlite::connection& db, const account_row& of, const economics_params& params,
+                               int64_t now_us, bool driver, bool validator, bool training);
+
+} // namespace neuroshard::queries

@@ -1,0 +1,210 @@
+#include "actors/ledger/records.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+namespace neuroshard {
+
+const char* to_string(transaction_kind kind) noexcept {
+  switch (kind) {
+  case transaction_kind::transfer:
+    return "transfer";
+  case transaction_kind::stake:
+    return "stake";
+  case transaction_kind::unstake:
+    return "unstake";
+  case transaction_kind::unstake_release:
+    return "unstake_release";
+  case transaction_kind::reward:
+    return "reward";
+  case transaction_kind::reward_mature:
+    return "reward_mature";
+  case transaction_kind::reward_void:
+    return "reward_void";
+  case transaction_kind::infer_reserve:
+    return "infer_reserve";
+  case transaction_kind::infer_settle:
+    return "infer_settle";
+  case transaction_kind::infer_refund:
+    return "infer_refund";
+  case transaction_kind::slash:
+    return "slash";
+  }
+  return "";
+}
+
+bool is_signed(transaction_kind kind) noexcept {
+  return kind == transaction_kind::transfer || kind == transaction_kind::stake ||
+         kind == transaction_kind::unstake;
+}
+
+const char* to_string(account_part part) noexcept {
+  switch (part) {
+  case account_part::available:
+    return "available";
+  case account_part::staked:
+    return "staked";
+  case account_part::pending:
+    return "pending";
+  }
+  return "";
+}
+
+std::string percent_encoded(std::string_view text) {
+  static constexpr char digits[] = "0123456789ABCDEF";
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    const bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                       c == '.' || c == '_' || c == '-';
+    if (plain) {
+      out.push_back(c);
+    } else {
+      out.push_back('%');
+      out.push_back(digits[static_cast<uint8_t>(c) >> 4]);
+      out.push_back(digits[static_cast<uint8_t>(c) & 15]);
+    }
+  }
+  return out;
+}
+
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    uint8_t byte = 0;
+    if (i + 2 >= text.size() || !from_hex(text.substr(i + 1, 2), &byte, 1))
+      return std::nullopt;
+    out.push_back(static_cast<char>(byte));
+    i += 2;
+  }
+  return out;
+}
+
+std::string reference_text(const reference_list& refs) {
+  std::string text;
+  for (const auto& [name, id] : refs) {
+    if (!text.empty())
+      text.push_back(',');
+    text.append(name).append(":").append(id);
+  }
+  return text;
+}
+
+std::optional<reference_list> parse_references(std::string_view text) {
+  reference_list refs;
+  while (!text.empty()) {
+    const std::string_view one = text.substr(0, text.find(','));
+    const size_t colon = one.find(':');
+    if (colon == std::string_view::npos)
+      return std::nullopt;
+    refs.emplace_back(one.substr(0, colon), one.substr(colon + 1));
+    text.remove_prefix(std::min(one.size() + 1, text.size()));
+  }
+  return refs;
+}
+
+std::string canonical_payload(const transaction& of, const kernels::digest& chain_id) {
+  std::string text;
+  text.reserve(640);
+  const auto line = [&](std::string_view key, std::string_view value) {
+    text.append(key).append("=").append(value).append("\n");
+  };
+  text.append(transaction_tag).append("\n");
+  line("chain_id", kernels::to_hex(chain_id));
+  line("kind", to_string(of.kind));
+  line("from", of.from);
+  line("to", of.to);
+  line("amount", to_atto_text(of.amount));
+  line("fee", to_atto_text(of.fee));
+  line("burned", to_atto_text(of.burned));
+  line("nonce", std::to_string(of.nonce));
+  line("timestamp", std::to_string(of.timestamp_us));
+  line("memo", percent_encoded(of.memo));
+  line("refs", percent_encoded(reference_text(of.refs)));
+  line("public_key", of.key ? kernels::to_hex(*of.key) : std::string());
+  return text;
+}
+
+kernels::digest row_hash(const kernels::digest& previous, uint64_t seq, std::string_view payload,
+                         const std::optional<signature>& sig, const std::vector<posting>& postings) {
+  kernels::sha256 signed_part;
+  signed_part.update(payload);
+  if (sig)
+    signed_part.update(std::span<const uint8_t>(*sig));
+  const kernels::digest signed_hash = signed_part.finish();
+
+  std::vector<std::string> lines;
+  lines.reserve(postings.size());
+  for (const auto& each : postings)
+    lines.push_back(each.account + " " + to_string(each.part) + (each.negative ? " -" : " ") +
+                    to_atto_text(each.amount) + "\n");
+  std::sort(lines.begin(), lines.end());
+  kernels::sha256 posting_part;
+  for (const auto& text : lines)
+    posting_part.update(text);
+  const kernels::digest posting_hash = posting_part.finish();
+
+  std::array<uint8_t, 8> number;
+  for (int i = 0; i < 8; ++i)
+    number[i] = static_cast<uint8_t>(seq >> (56 - 8 * i));
+  return kernels::sha256()
+      .update(std::string_view("neuroshard-row-v1\n"))
+      .update(std::span<const uint8_t>(previous))
+      .update(std::span<const uint8_t>(number))
+      .update(std::span<const uint8_t>(signed_hash))
+      .update(std::span<const uint8_t>(posting_hash))
+      .finish();
+}
+
+kernels::digest chain_id_of(const genesis_record& genesis) {
+  const std::string text = "neuroshard-genesis-v1\nnetwork=" + percent_encoded(genesis.network) +
+                           "\nparams_hash=" + kernels::to_hex(genesis.params_hash) +
+                           "\nnode_public_key=" + kernels::to_hex(genesis.node_key) +
+                           "\ncreated=" + std::to_string(genesis.created_us) + "\n";
+  return kernels::sha256::of(std::string_view(text));
+}
+
+field_writer& field_writer::put(std::string_view key, std::string_view value) {
+  text_.append(key).append("=").append(percent_encoded(value)).append("\n");
+  return *this;
+}
+field_writer& field_writer::put(std::string_view key, uint64_t value) {
+  return put(key, std::to_string(value));
+}
+field_writer& field_writer::put(std::string_view key, neuro_amount value) {
+  return put(key, to_atto_text(value));
+}
+
+std::string field_reader::text(std::string_view key) {
+  const size_t end = rest_.find('\n');
+  if (!ok_ || end == std::string_view::npos || end <= key.size() || rest_.substr(0, key.size()) != key ||
+      rest_[key.size()] != '=') {
+    ok_ = false;
+    return {};
+  }
+  auto value = percent_decoded(rest_.substr(key.size() + 1, end - key.size() - 1));
+  rest_.remove_prefix(end + 1);
+  ok_ = value.has_value();
+  return ok_ ? *value : std::string();
+}
+
+uint64_t field_reader::number(std::string_view key) {
+  const std::string digits = text(key);
+  uint64_t value = 0;
+  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  ok_ = ok_ && failed == std::errc() && end == digits.data() + digits.size();
+  return ok_ ? value : 0;
+}
+
+neuro_amount field_reader::amount(std::string_view key) {
+  const auto value = from_atto_text(text(key));
+  ok_ = ok_ && value.has_value();
+  return ok_ ? *value : neuro_amount{};
+}
+
+} // namespace neuroshard

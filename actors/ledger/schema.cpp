@@ -1,0 +1,171 @@
+#include "actors/ledger/schema.hpp"
+
+#include <array>
+#include <string>
+
+namespace neuroshard {
+
+namespace {
+
+// Amounts are 16-byte big-endian BLOBs, digests 32-byte BLOBs, times unix microseconds, days UTC days. Rows
+// of transactions and postings are never changed. WITHOUT ROWID where the key is the order of reading.
+constexpr const char* version_1 = R"sql(
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+INSERT INTO schema_version VALUES (1);
+CREATE TABLE genesis (
+  id INTEGER PRIMARY KEY CHECK (id = 1), network TEXT NOT NULL, params_hash BLOB NOT NULL, node_key BLOB NOT NULL,
+  created_us INTEGER NOT NULL, wallet TEXT NOT NULL, chain_id BLOB NOT NULL);
+CREATE TABLE params (from_us INTEGER PRIMARY KEY, hash BLOB NOT NULL, text TEXT NOT NULL);
+CREATE TABLE accounts (
+  id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, available BLOB NOT NULL, staked BLOB NOT NULL,
+  pending BLOB NOT NULL, nonce INTEGER NOT NULL);
+CREATE TABLE totals (
+  id INTEGER PRIMARY KEY CHECK (id = 1), minted BLOB NOT NULL, burned BLOB NOT NULL, available BLOB NOT NULL,
+  staked BLOB NOT NULL, pending BLOB NOT NULL);
+CREATE TABLE transactions (
+  seq INTEGER PRIMARY KEY, tx_id BLOB NOT NULL, kind INTEGER NOT NULL, from_id INTEGER REFERENCES accounts,
+  to_id INTEGER REFERENCES accounts, amount BLOB NOT NULL, fee BLOB NOT NULL, burned BLOB NOT NULL,
+  nonce INTEGER NOT NULL, timestamp_us INTEGER NOT NULL, memo TEXT NOT NULL, refs TEXT NOT NULL, public_key BLOB,
+  signature BLOB, hash BLOB NOT NULL);
+CREATE TABLE postings (
+  seq INTEGER NOT NULL REFERENCES transactions, n INTEGER NOT NULL, account_id INTEGER NOT NULL REFERENCES accounts,
+  part INTEGER NOT NULL, negative INTEGER NOT NULL, amount BLOB NOT NULL, PRIMARY KEY (seq, n)) WITHOUT ROWID;
+CREATE TABLE history (
+  account_id INTEGER NOT NULL REFERENCES accounts, type INTEGER NOT NULL, seq INTEGER NOT NULL,
+  PRIMARY KEY (account_id, type, seq)) WITHOUT ROWID;
+CREATE TABLE history_days (
+  account_id INTEGER NOT NULL REFERENCES accounts, type INTEGER NOT NULL, day INTEGER NOT NULL, count INTEGER NOT NULL,
+  PRIMARY KEY (account_id, type, day)) WITHOUT ROWID;
+CREATE TABLE stakes (
+  account_id INTEGER PRIMARY KEY REFERENCES accounts, start_day INTEGER NOT NULL, unlock_day INTEGER NOT NULL);
+CREATE TABLE unstakes (
+  id INTEGER PRIMARY KEY, account_id INTEGER NOT NULL REFERENCES accounts, seq INTEGER NOT NULL, amount BLOB NOT NULL,
+  release_day INTEGER NOT NULL, tx_id TEXT NOT NULL, ended_seq INTEGER);
+CREATE INDEX unstakes_seq ON unstakes (seq);
+CREATE INDEX unstakes_open ON unstakes (release_day) WHERE ended_seq IS NULL;
+CREATE TABLE reservations (
+  request_id TEXT PRIMARY KEY, account_id INTEGER NOT NULL REFERENCES accounts, seq INTEGER NOT NULL,
+  reserved BLOB NOT NULL, price BLOB NOT NULL, prompt_tokens INTEGER NOT NULL, max_tokens INTEGER NOT NULL,
+  created_us INTEGER NOT NULL, expires_us INTEGER NOT NULL, state INTEGER NOT NULL, cost BLOB NOT NULL,
+  burned BLOB NOT NULL, earned BLOB NOT NULL, end_tx_id TEXT NOT NULL, ended_seq INTEGER) WITHOUT ROWID;
+CREATE INDEX reservations_open ON reservations (expires_us) WHERE state = 0;
+CREATE TABLE shares (
+  request_id TEXT NOT NULL REFERENCES reservations, n INTEGER NOT NULL, role TEXT NOT NULL, address TEXT NOT NULL,
+  amount BLOB NOT NULL, receipt_id TEXT NOT NULL, PRIMARY KEY (request_id, n)) WITHOUT ROWID;
+CREATE TABLE checkpoints (
+  architecture_id TEXT NOT NULL, model_hash BLOB NOT NULL, step INTEGER NOT NULL, first_us INTEGER NOT NULL,
+  PRIMARY KEY (architecture_id, model_hash)) WITHOUT ROWID;
+CREATE TABLE rewards (
+  id INTEGER PRIMARY KEY, account_id INTEGER NOT NULL REFERENCES accounts, seq INTEGER, type INTEGER NOT NULL,
+  node_id TEXT NOT NULL, proof_id TEXT NOT NULL, architecture_id TEXT NOT NULL, model_hash BLOB NOT NULL,
+  step_begin INTEGER NOT NULL, step_end INTEGER NOT NULL, label_tokens INTEGER NOT NULL, layers INTEGER NOT NULL,
+  steps_rewarded INTEGER NOT NULL, capped INTEGER NOT NULL, base BLOB NOT NULL, amount BLOB NOT NULL,
+  state INTEGER NOT NULL, created_us INTEGER NOT NULL, matures_us INTEGER NOT NULL, tx_id TEXT NOT NULL,
+  ended_seq INTEGER);
+CREATE INDEX rewards_seq ON rewards (seq);
+CREATE INDEX rewards_pending ON rewards (matures_us) WHERE state = 0;
+CREATE INDEX rewards_proof ON rewards (proof_id) WHERE proof_id <> '';
+CREATE INDEX rewards_claim ON rewards (node_id, architecture_id, model_hash, step_begin, step_end) WHERE type = 3;
+CREATE INDEX rewards_created ON rewards (created_us);
+CREATE TABLE reward_ranges (
+  node_id TEXT NOT NULL, architecture_id TEXT NOT NULL, model_hash BLOB NOT NULL, step_begin INTEGER NOT NULL,
+  step_end INTEGER NOT NULL, reward_id INTEGER NOT NULL REFERENCES rewards,
+  PRIMARY KEY (node_id, architecture_id, model_hash, step_begin)) WITHOUT ROWID;
+CREATE TABLE reward_days (
+  day INTEGER NOT NULL, type INTEGER NOT NULL, amount BLOB NOT NULL, proofs INTEGER NOT NULL,
+  PRIMARY KEY (day, type)) WITHOUT ROWID;
+CREATE TABLE proofs (
+  proof_id BLOB PRIMARY KEY, node_id TEXT NOT NULL, wallet TEXT NOT NULL, own INTEGER NOT NULL, type INTEGER NOT NULL,
+  first_layer INTEGER, timestamp_us INTEGER NOT NULL, nonce TEXT NOT NULL, epoch_id INTEGER NOT NULL,
+  uptime_begin_us INTEGER NOT NULL, accepted INTEGER NOT NULL, reason TEXT NOT NULL, reward BLOB NOT NULL,
+  payload BLOB NOT NULL, public_key BLOB NOT NULL, signature BLOB NOT NULL, delegation BLOB NOT NULL,
+  UNIQUE (node_id, nonce)) WITHOUT ROWID;
+CREATE INDEX proofs_time ON proofs (own, timestamp_us);
+CREATE TABLE receipts (
+  receipt_id BLOB PRIMARY KEY, worker_node_id TEXT NOT NULL, driver_node_id TEXT NOT NULL, kind INTEGER NOT NULL,
+  work_id TEXT NOT NULL, own INTEGER NOT NULL, confirmed INTEGER NOT NULL, received_us INTEGER NOT NULL,
+  worker_blob BLOB NOT NULL, driver_blob BLOB NOT NULL, proof_id BLOB REFERENCES proofs) WITHOUT ROWID;
+CREATE INDEX receipts_work ON receipts (work_id);
+CREATE INDEX receipts_time ON receipts (received_us);
+CREATE TABLE offences (
+  offence_id BLOB PRIMARY KEY, class INTEGER NOT NULL, node_id TEXT NOT NULL, wallet TEXT NOT NULL,
+  recorded_us INTEGER NOT NULL, slashed BLOB NOT NULL, seq INTEGER REFERENCES transactions, evidence BLOB NOT NULL)
+  WITHOUT ROWID;
+CREATE INDEX offences_time ON offences (wallet, recorded_us);
+CREATE TABLE epochs (
+  epoch_id INTEGER PRIMARY KEY, previous_hash BLOB NOT NULL, epoch_hash BLOB NOT NULL, start_us INTEGER NOT NULL,
+  end_us INTEGER NOT NULL, last_seq INTEGER NOT NULL, payload BLOB NOT NULL, public_key BLOB NOT NULL,
+  signature BLOB NOT NULL);
+CREATE TABLE commitments (
+  commitment BLOB PRIMARY KEY, proof_id BLOB, created_us INTEGER NOT NULL, preimage BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX commitments_time ON commitments (created_us);
+CREATE TABLE idempotency (
+  id INTEGER PRIMARY KEY, token BLOB NOT NULL, path TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+  kind INTEGER NOT NULL, result BLOB NOT NULL, delivered INTEGER NOT NULL, created_us INTEGER NOT NULL);
+CREATE INDEX idempotency_keyed ON idempotency (key, token, path, created_us) WHERE key <> '';
+CREATE INDEX idempotency_plain ON idempotency (body, token, path, created_us) WHERE key = '' AND delivered = 0;
+CREATE INDEX idempotency_time ON idempotency (created_us);
+)sql";
+
+/// step[v] brings version v to v + 1; version 0 is the empty database.
+constexpr std::array<const char*, ledger_schema_version> steps = {version_1};
+
+/// 0 for an empty database, -1 for one that is not ours.
+int64_t version_of(sqlite::connection& db) {
+  int64_t tables = 0;
+  bool ours = false;
+  {
+    sqlite::statement names(db, "SELECT name FROM sqlite_master WHERE type = 'table'");
+    for (auto row = names.query(); row.next(); ++tables)
+      ours = ours || row.text(0) == "schema_version";
+  }
+  if (!ours)
+    return tables == 0 ? 0 : -1;
+  sqlite::statement read(db, "SELECT version FROM schema_version");
+  auto row = read.query();
+  return row.next() ? row.integer(0) : -1;
+}
+
+caf::error refuse_version(int64_t version) {
+  if (version < 0)
+    return refuse(errc::data_loss, "ledger.db is not a NeuroShard ledger.");
+  problem what;
+  what.message = "ledger.db was written by a newer version of neuroshard (its version " +
+                 std::to_string(version) + ", this program knows " + std::to_string(ledger_schema_version) +
+                 ").";
+  what.reason = "newer_version";
+  return refuse(errc::failed_precondition, std::move(what));
+}
+
+} // namespace
+
+caf::error migrate_schema(sqlite::connection& db) {
+  if (!db.execute("BEGIN IMMEDIATE"))
+    return db.fault();
+  const int64_t from = version_of(db);
+  if (!db.faulty() && (from < 0 || from > ledger_schema_version)) {
+    db.execute("ROLLBACK");
+    return refuse_version(from);
+  }
+  for (int64_t version = from; version < ledger_schema_version; ++version)
+    db.execute(steps[static_cast<size_t>(version)]);
+  const caf::error failed = db.execute("COMMIT") ? caf::error{} : db.fault();
+  if (failed) {
+    db.clear_fault();
+    db.execute("ROLLBACK");
+  }
+  return failed;
+}
+
+caf::error check_schema(sqlite::connection& db) {
+  const int64_t version = version_of(db);
+  if (db.faulty())
+    return db.fault();
+  if (version == ledger_schema_version)
+    return {};
+  if (version == 0)
+    return refuse(errc::not_found, "ledger.db holds no book yet; start the node once.");
+  return refuse_version(version);
+}
+
+} // namespace neuroshard
