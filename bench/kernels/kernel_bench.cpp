@@ -156,13 +156,23 @@ double seconds(const Work& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+double peak_of(const bench_case& one, const machine_peaks& peaks) {
+  switch (one.limit) {
+  case bound::matrix:
+    return one.type == dtype::bf16 ? peaks.bf16 : peaks.f32;
+  case bound::copy:
+    return peaks.copy;
+  case bound::read:
+    break;
+  }
+  return peaks.read;
+}
+
 measured measure(const bench_case& one, const options& o, const machine_peaks& peaks, const device_ptr& cpu,
                  const device_ptr& reference) {
   measured m;
   m.what = &one;
-  m.peak = one.limit == bound::matrix ? (one.type == dtype::bf16 ? peaks.bf16 : peaks.f32)
-           : one.limit == bound::copy ? peaks.copy
-                                      : peaks.read;
+  m.peak = peak_of(one, peaks);
   m.error = error_against_reference(one, cpu, reference);
   const bool rotates = one.limit != bound::matrix;
   const int sets = rotates ? static_cast<int>(std::clamp(cache_beyond / one.footprint, 2.0, 256.0)) : 1;
@@ -265,7 +275,7 @@ int run(const options& o) {
   std::vector<bench_case> cases;
   add_product_cases(cases);
   add_memory_cases(cases);
-  const machine_peaks peaks = measure_peaks(threads);
+  machine_peaks peaks = measure_peaks(threads);
   const std::string processor = (*cpu)->info().name;
   print_heading(peaks, processor, threads);
   std::vector<measured> rows;
@@ -275,6 +285,15 @@ int run(const options& o) {
     rows.push_back(measure(one, o, peaks, *cpu, *reference));
     print_row(rows.back());
   }
+  // Other work may have disturbed the first measurement: the better of two counts.
+  const machine_peaks again = measure_peaks(threads);
+  peaks = {std::max(peaks.bf16, again.bf16), std::max(peaks.f32, again.f32), std::max(peaks.copy, again.copy),
+           std::max(peaks.read, again.read)};
+  std::printf(
+      "\nPeaks, the better of before and after: bf16 %.1f, f32 %.1f GFLOP/s, copy %.1f, read %.1f GB/s\n",
+      peaks.bf16, peaks.f32, peaks.copy, peaks.read);
+  for (measured& m : rows)
+    m.peak = peak_of(*m.what, peaks);
   if (!o.json.empty() && !write_json(o.json, peaks, processor, threads, rows)) {
     std::fprintf(stderr, "kernel_bench: cannot write %s\n", o.json.c_str());
     return 1;
