@@ -16,9 +16,9 @@ constexpr int damaged_max = 1000;
 
 /// The manifest of a checkpoint, as far as pruning needs it; nothing when it cannot be read.
 std::optional<stored_checkpoint> look_at(const std::string& folder, const folder_entry& entry,
-                                         const model::architecture& of) {
+                                         const model::architecture& of, const std::string& tokenizer) {
   const auto reader = checkpoint_reader::open(folder + "/" + entry.id);
-  if (!reader.ok() || reader->manifest().architecture != of)
+  if (!reader.ok() || reader->manifest().architecture != of || reader->manifest().tokenizer_hash != tokenizer)
     return std::nullopt;
   const auto& state = reader->manifest().state;
   return stored_checkpoint{entry.id, entry.inner_step, reader->manifest().created_unix_us, reader->bytes(),
@@ -76,11 +76,12 @@ kernels::result<std::string> set_aside(const std::string& folder, const std::str
 }
 
 std::vector<std::string> prune_folder(const std::string& folder, const model::architecture& of,
-                                      prune_policy policy, int64_t now_unix_us) {
+                                      const std::string& tokenizer, prune_policy policy,
+                                      int64_t now_unix_us) {
   std::vector<stored_checkpoint> stored;
   uint64_t bytes = 0;
   for (const auto& entry : list_folder(folder))
-    if (auto known = look_at(folder, entry, of)) {
+    if (auto known = look_at(folder, entry, of, tokenizer)) {
       bytes += known->bytes;
       stored.push_back(std::move(*known));
     }

@@ -20,10 +20,11 @@ std::vector<folder_entry> list_folder(const std::string& folder);
 size_t remove_unfinished(const std::string& folder);
 /// Renames a damaged checkpoint to `<id>.damaged` (with a number when that is taken); returns the new name.
 kernels::result<std::string> set_aside(const std::string& folder, const std::string& id);
-/// Removes checkpoints of this architecture that the policy does not keep; returns their ids. Those of other
-/// architectures, and those whose manifest cannot be read, are left alone. With `policy.storage_bytes` 0 the
-/// limit is 10 % of what the disk would have free without them.
+/// Removes checkpoints of this architecture and tokenizer (hash in hex) that the policy does not keep;
+/// returns their ids. Others, which this node cannot use, and those whose manifest cannot be read, are left
+/// alone and not counted. With `policy.storage_bytes` 0 the limit is 10 % of what the disk would have free
+/// without them.
 std::vector<std::string> prune_folder(const std::string& folder, const model::architecture& of,
-                                      prune_policy policy, int64_t now_unix_us);
+                                      const std::string& tokenizer, prune_policy policy, int64_t now_unix_us);
 
 } // namespace neuroshard

@@ -47,10 +47,10 @@ caf::result<save_begun> checkpointer_state::begin_save(pointer self, const save_
     return refuse(errc::not_ready, "a checkpoint is being loaded");
   if (save && (!must_be_written(request.reason) || waiting.size() >= waiting_max))
     return save_begun{request.state.inner_step, false};
-  auto promise = self->make_response_promise<save_begun>();
   saving job;
   job.request = request;
-  job.asked_by = self->current_sender();
+  job.asked_by = self->current_sender(); // before the promise, which takes it
+  auto promise = self->make_response_promise<save_begun>();
   job.promise = promise;
   if (save) {
     waiting.push_back(std::move(job));
@@ -127,7 +127,8 @@ void checkpointer_state::finish_save(pointer self) {
   last_failure.clear();
   tell(save->asked_by, std::move(saved));
   const prune_policy policy{options.keep, prune_policy{}.hours, options.max_storage_mb * 1'000'000};
-  for (const auto& removed : prune_folder(options.folder, options.architecture, policy, time->unix_us()))
+  for (const auto& removed :
+       prune_folder(options.folder, options.architecture, options.tokenizer_hash, policy, time->unix_us()))
     log::debug(name, "pruned id={}", removed);
   end_save(self);
 }

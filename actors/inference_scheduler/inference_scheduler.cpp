@@ -109,7 +109,7 @@ void inference_scheduler_state::deliver(const generation_ptr& g) {
   all.erase(g->id);
   g->request.sink->done(std::move(g->result));
   g->request.sink.reset();
-  pump();
+  pump_soon();
 }
 
 void inference_scheduler_state::stop(const generation_ptr& g, caf::error why) {
@@ -181,6 +181,10 @@ inference_scheduler_actor::behavior_type inference_scheduler(inference_scheduler
       [self](tick_atom) {
         self->state.on_tick();
         self->delayed_send(self, tick_period, tick_atom_v);
+      },
+      [self](pump_atom) {
+        self->state.pump_pending = false;
+        self->state.pump();
       },
       [self](drain_atom) -> caf::result<void> {
         auto& scheduler = self->state;

@@ -73,6 +73,7 @@ CAF_BEGIN_TYPE_ID_BLOCK(neuroshard_inference_scheduler, caf::first_custom_type_i
 CAF_ADD_TYPE_ID(neuroshard_inference_scheduler, (neuroshard::generation_request))
 CAF_ADD_TYPE_ID(neuroshard_inference_scheduler, (neuroshard::generation_admitted))
 CAF_ADD_TYPE_ID(neuroshard_inference_scheduler, (neuroshard::cancel_generation))
+CAF_ADD_ATOM(neuroshard_inference_scheduler, neuroshard, pump_atom, "pump")
 CAF_END_TYPE_ID_BLOCK(neuroshard_inference_scheduler)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::generation_request)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::generation_admitted)
@@ -83,8 +84,8 @@ namespace neuroshard {
 using inference_scheduler_actor = caf::typed_actor<
     // Admits a generation or says why not (overloaded, insufficient_balance, not_ready, draining, invalid_request).
     caf::replies_to<generation_request>::with<generation_admitted>, caf::reacts_to<cancel_generation>,
-    // Internal: time limits.
-    caf::reacts_to<tick_atom>,
+    // Internal: time limits; the next calls to the layer worker.
+    caf::reacts_to<tick_atom>, caf::reacts_to<pump_atom>,
     // Takes nothing new; answers once everything running is finished, or cancelled and settled after 10 s.
     caf::replies_to<drain_atom>::with<void>, caf::replies_to<status_atom>::with<actor_status>>;
 

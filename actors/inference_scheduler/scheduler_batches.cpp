@@ -41,6 +41,13 @@ work_header inference_scheduler_state::header_of(const generation& g) const {
   return header;
 }
 
+/// A generation may end in the middle of an answer's rows: what follows from that waits until the answer is worked through.
+void inference_scheduler_state::pump_soon() {
+  if (std::exchange(pump_pending, true))
+    return;
+  self->send(self, pump_atom_v);
+}
+
 void inference_scheduler_state::pump() {
   if (!prefill_in_flight && prefilling.empty())
     choose_prefill_group();
@@ -249,7 +256,7 @@ void inference_scheduler_state::call_failed(const std::vector<generation_ptr>& r
     }
   }
   if (for_now)
-    self->delayed_send(self, retry_delay, tick_atom_v); // the queue there needs a moment
+    self->delayed_send(self, retry_delay, pump_atom_v); // the queue there needs a moment
   else
     pump();
 }

@@ -288,7 +288,10 @@ caf::result<backward_reply> layer_worker_state::on_backward(const backward_reque
   backward_reply reply;
   reply.request_id = request.header.request_id;
   reply.inner_steps = inner_steps;
-  if (!begun || draining)
+  // A step that is in hand under another number stays.
+  const bool nothing_held =
+      !begun && (binding.under_way() || (!stage->holds_gradient() && stage->saved_microbatches() == 0));
+  if (nothing_held || draining)
     return reply;
   return enqueue<backward_reply>(drop_step(request), work_class::backward, work_lane::training, 0);
 }

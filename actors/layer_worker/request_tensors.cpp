@@ -19,7 +19,7 @@ caf::expected<batch_shape> outer_shape(const forward_request& request, int64_t h
   const auto& from = by_tokens ? request.token_ids : request.hidden;
   const char* field = by_tokens ? "token_ids" : "hidden";
   if (!from)
-    return bad_field(field, "the request carries neither token ids nor activations");
+    return bad_field("token_ids", "the request carries neither token ids nor activations");
   if (by_tokens && request.hidden)
     return bad_field("hidden", "token ids and activations exclude each other");
   const auto& view = from.view;

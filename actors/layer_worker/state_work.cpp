@@ -95,6 +95,19 @@ layer_worker_state::work<caf::unit_t> layer_worker_state::write(write_tensor req
 layer_worker_state::work<caf::unit_t> layer_worker_state::finish(finish_load request) {
   if (binding.under_way())
     co_return busy("step_under_way", "weights cannot be set while a step is under way");
+  // Memory is not cleared when it is allocated: the first step must not add to what happens to be there.
+  if (!weights_set && stage->options().train) {
+    const std::vector<float> zeros(static_cast<size_t>(copied_elements_per_slice));
+    for (const auto& unit : stage->units())
+      for (const auto& parameter : unit.parameters)
+        for (int64_t first = 0; first < parameter.count; first += copied_elements_per_slice) {
+          const auto count = static_cast<size_t>(std::min(copied_elements_per_slice, parameter.count - first));
+          auto cleared = stage->write(parameter.name, model::parameter_part::gradient, first, std::span(zeros).first(count));
+          if (!cleared.ok())
+            co_return refuse(cleared);
+          co_await model::end_slice{};
+        }
+  }
   stage->set_optimizer_t(request.optimizer_step);
   auto done = co_await stage->refresh_weights();
   if (!done.ok())

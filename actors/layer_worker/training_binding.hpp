@@ -33,6 +33,8 @@ public:
   /// True when the step in hand is ready and a TRAIN of `step` must commit it first.
   bool commits_first(uint64_t step) const noexcept;
 
+  /// A micro-batch of this step begins to run: from now on there may be something to discard.
+  void begin(uint64_t step) { step_ = step; }
   /// A micro-batch has been run forward.
   void forwarded(uint64_t step, uint32_t microbatch, bool is_last);
   /// Its gradient is accumulated here.

@@ -127,6 +127,7 @@ layer_worker_state::work<forward_reply> layer_worker_state::train(forward_reques
   }
   const int64_t batch = input->sequences;
   const int64_t seq = input->positions_per_sequence;
+  binding.begin(request.step);
   auto output = co_await stage->forward_train(std::move(*input));
   if (!output.ok())
     co_return refuse(output.status());

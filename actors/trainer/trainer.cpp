@@ -81,6 +81,8 @@ void trainer_state::set_enabled(bool enabled) {
     metrics.pause();
     self->send(self, next_atom_v);
   }
+  if (!enabled && now == phase::paused)
+    error.clear(); // of a node without data, from which nobody expects anything now
   publish();
 }
 
@@ -94,7 +96,7 @@ void trainer_state::stop_requested(int64_t patience_us) {
     now = phase::boundary;
     self->send(self, next_atom_v);
   } else {
-    self->delayed_send(self, std::chrono::microseconds(patience_us), tick_atom_v);
+    self->delayed_send(self, std::chrono::microseconds(patience_us), next_atom_v);
   }
 }
 
@@ -181,8 +183,10 @@ void trainer_state::publish() {
   p->tokens_per_second = metrics.tokens_per_second(now_us);
   if (const double speed = metrics.steps_per_second(now_us); speed > 0 && rate.decay_steps > state.inner_step)
     p->eta_seconds = static_cast<double>(rate.decay_steps - state.inner_step) / speed;
-  // Without held-out data the EMA of the training loss stands in.
-  const auto judged = parts.data->has_heldout() ? state.validation_loss : metrics.ema();
+  // Without held-out data the EMA of the training loss stands in; a node that only serves tells what its
+  // checkpoint told.
+  const bool measured = has_heldout() || (!parts.data && state.validation_loss);
+  const auto judged = measured ? state.validation_loss : metrics.ema();
   p->trained =
       judged && options.vocab_size > 1 && *judged <= std::log(options.vocab_size) - trained_gain_nats;
   p->loss_history = metrics.history();
@@ -201,7 +205,8 @@ actor_status trainer_state::report() const {
   actor_status status;
   status.name = name;
   if (!error.empty()) {
-    status.state = actor_status::health::error;
+    // Without data the node still serves: nothing is broken.
+    status.state = parts.data ? actor_status::health::error : actor_status::health::degraded;
     status.message = error;
   }
   status.values = {{"step", std::to_string(state.inner_step)},
@@ -249,7 +254,10 @@ trainer_actor::behavior_type trainer(trainer_state::pointer self, trainer_option
         log::warn(self->state.name, "checkpoint-failed step={} why={}", failed.inner_step, failed.message);
         self->state.save_ended(failed.inner_step, nullptr);
       },
-      [self](next_atom) { self->state.boundary(); },
+      [self](next_atom) {
+        self->state.on_tick();
+        self->state.boundary();
+      },
       [self](tick_atom) {
         self->state.on_tick();
         self->delayed_send(self, tick_period, tick_atom_v);

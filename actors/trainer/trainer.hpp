@@ -52,7 +52,8 @@ struct trainer_parts {
   checkpointer_actor checkpointer;
   ledger_actor ledger;      ///< may be null: nothing is rewarded
   peer_manager_actor peers; ///< may be null: alone
-  std::shared_ptr<const text::data_loader> data;
+  std::shared_ptr<const text::data_loader>
+      data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
   counters_ptr counters;
   /// Told after every step and at every change; called in the trainer's thread, must not block. May be empty.
@@ -90,7 +91,7 @@ struct trainer_state {
   uint32_t failures_of_step = 0;
   uint32_t nonfinite_in_row = 0;
   uint32_t failed_in_row = 0; ///< steps given up for other reasons
-  uint32_t reloads = 0; ///< since the last good step
+  uint32_t reloads = 0;       ///< since the last good step
   std::optional<double> last_loss;
   std::string error;
   std::vector<uint64_t> shards_covered;
@@ -127,6 +128,7 @@ struct trainer_state {
   void on_tick();
   void fail(std::string why);
   void publish();
+  bool has_heldout() const { return parts.data && parts.data->has_heldout(); }
   training_state snapshot_state() const;
   actor_status report() const;
 

@@ -4,6 +4,7 @@
 #include "actors/trainer/trainer.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 
@@ -24,12 +25,13 @@ tensor_handle integers(const std::vector<int32_t>& values, int64_t rows, int64_t
   return handle;
 }
 
+/// Nothing for a text that is no SHA-256 in lower-case hex: it may come from a file.
 std::optional<kernels::digest> digest_of(const std::string& hex) {
   kernels::digest digest{};
-  if (hex.size() != 2 * digest.size())
+  if (hex.size() != 2 * digest.size() || hex.find_first_not_of("0123456789abcdef") != std::string::npos)
     return std::nullopt;
   for (size_t i = 0; i < digest.size(); ++i)
-    digest[i] = static_cast<uint8_t>(std::stoul(hex.substr(2 * i, 2), nullptr, 16));
+    std::from_chars(hex.data() + 2 * i, hex.data() + 2 * i + 2, digest[i], 16);
   return digest;
 }
 
@@ -43,7 +45,11 @@ void trainer_state::boundary() {
     return;
   if (!stop_promises.empty())
     return stop_at_boundary();
-  if (!options.enabled) {
+  if (options.enabled && !parts.data) {
+    error = "there is nothing to train on: data.corpus and data.shards are empty";
+    log::warn(name, "idle why=\"{}\"", error);
+  }
+  if (!options.enabled || !parts.data) {
     now = phase::paused;
     metrics.pause();
     return publish();
@@ -88,12 +94,12 @@ bool trainer_state::do_next_duty() {
   }
   if (validation_due) {
     validation_due = false;
-    if (parts.data->has_heldout()) {
+    if (has_heldout()) {
       refresh(true, true);
       return true;
     }
   }
-  if (!options.enabled)
+  if (!options.enabled || !parts.data)
     return false;
   const bool changed = state.inner_step != checkpoint_step;
   if (state.inner_step >= checkpoint_step + options.checkpoint_every_steps) {
@@ -177,12 +183,12 @@ void trainer_state::end_round() {
   state.inner_steps = 0;
   if (patch.diloco_steps)
     options.diloco_steps = *std::exchange(patch.diloco_steps, std::nullopt);
-  bound = false; // the next round is bound anew, at its version
+  bound = false;          // the next round is bound anew, at its version
   validation_due = false; // measured now, so that the checkpoint of the outer step tells it
   outer_checkpoint_due = true;
   log::info(name, "outer-step outer={} step={} loss={:.4f}", state.outer_step, state.inner_step,
             metrics.ema().value_or(0));
-  refresh(true, parts.data->has_heldout());
+  refresh(true, has_heldout());
 }
 
 // ------------------------------------------------------------------------------------------- checkpoints

@@ -113,8 +113,6 @@ void trainer_state::commit() {
           [me = self, at = epoch](const caf::error& e) {
             if (at != me->state.epoch)
               return;
-            if (problem_of(e).reason == "not_finite")
-              return me->state.skip("the gradient is not finite", true);
             me->state.step_failed(e);
           });
 }
@@ -177,6 +175,8 @@ void trainer_state::step_failed(const caf::error& why) {
   log::warn(name, "step-failed step={} code={} why={}", step->number, to_string(code), what.message);
   if (code == errc::draining)
     return fail("the layer worker is stopping");
+  if (what.reason == "not_finite")
+    return skip("the loss or the gradient is not finite", true);
   if (what.reason == "not_bound")
     bound = false;
   if (what.reason == "out_of_memory") {

@@ -1,0 +1,196 @@
+#include "actors/checkpointer/checkpointer.hpp"
+#include "tests/actors/checkpointer/checkpoint_support.hpp"
+#include "tests/support/ask.hpp"
+#include "tests/support/deterministic_fixture.hpp"
+#include "tests/support/manual_clock.hpp"
+
+using namespace neuroshard;
+using namespace neuroshard::test;
+
+namespace {
+
+struct fixture
+    : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
+                    caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer> {
+  checkpoint_place place;
+  std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
+  counters_ptr counters = std::make_shared<node_counters>();
+  worker_script_ptr script = std::make_shared<worker_script>();
+  layer_worker_actor worker = keep(sys.spawn(scripted_worker, script));
+
+  fixture() { script->tensors = tiny_tensors(1); }
+  checkpointer_options options() {
+    checkpointer_options o;
+    o.folder = place.folder;
+    o.wallet_id = "0123456789abcdef";
+    o.software = "test";
+    o.architecture = tiny_architecture();
+    o.tokenizer_path = place.tokenizer_path;
+    o.tokenizer_hash = kernels::to_hex(place.tokens.hash());
+    o.max_storage_mb = 1000;
+    return o;
+  }
+  checkpointer_actor make() {
+    return keep(sys.spawn(checkpointer, options(), worker, time_source_ptr{clock}, counters));
+  }
+
+  /// The outcome that came to the test as a message of its own; nothing when another, or none, has come.
+  template <class Outcome>
+  std::optional<Outcome> outcome() {
+    std::optional<Outcome> got;
+    if (self->mailbox().empty())
+      return got;
+    self->receive([&](const checkpoint_saved& s) { keep_if(got, s); },
+                  [&](const checkpoint_failed& f) { keep_if(got, f); });
+    return got;
+  }
+  std::optional<checkpoint_saved> saved() { return outcome<checkpoint_saved>(); }
+  std::optional<checkpoint_failed> failed() { return outcome<checkpoint_failed>(); }
+
+private:
+  template <class Outcome, class Came>
+  static void keep_if(std::optional<Outcome>& to, const Came& came) {
+    if constexpr (std::is_same_v<Outcome, Came>)
+      to = came;
+  }
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(fixture, "a saved checkpoint is restored into the worker with its state") {
+  script->optimizer_step = 77;
+  auto actor = make();
+  auto begun = ask<save_begun>(*this, actor, save_checkpoint{some_state(200), "step"});
+  REQUIRE(begun);
+  CHECK(begun->started);
+  const auto written = saved();
+  REQUIRE(written);
+  CHECK(written->inner_step == 200);
+  CHECK(written->model_hash.size() == 64);
+  CHECK(counters->checkpoints_saved == 1);
+  CHECK_FALSE(script->snapshot_open);
+  script->tensors = tiny_tensors(9);
+  script->optimizer_step = 0;
+  auto found = ask<restored>(*this, actor, restore_latest{});
+  REQUIRE(found);
+  CHECK(found->found);
+  CHECK(found->id == written->id);
+  CHECK(found->model_hash == written->model_hash);
+  CHECK(found->state.optimizer_step == 77);
+  CHECK(found->state.tokens_trained == some_state(200).tokens_trained);
+  CHECK(script->optimizer_step == 77);
+  CHECK(script->loaded);
+  const auto expected = tiny_tensors(1);
+  for (size_t i = 0; i < expected.size(); ++i)
+    CHECK(script->tensors[i].second.values == expected[i].second.values);
+}
+
+TEST_CASE_FIXTURE(fixture, "without a checkpoint nothing is found and nothing touched") {
+  auto actor = make();
+  auto found = ask<restored>(*this, actor, restore_latest{});
+  REQUIRE(found);
+  CHECK_FALSE(found->found);
+  CHECK_FALSE(script->loaded);
+}
+
+TEST_CASE_FIXTURE(fixture, "a damaged checkpoint is set aside by name and the one before it is used") {
+  const auto one = place.write(1, 1);
+  const auto two = place.write(2, 2);
+  const auto three = place.write(3, 3);
+  flip_byte(fs::path(place.folder) / three / "tensors.bin", 5000);
+  fs::remove(fs::path(place.folder) / two / "optimizer.bin");
+  auto actor = make();
+  auto found = ask<restored>(*this, actor, restore_latest{});
+  REQUIRE(found);
+  CHECK(found->id == one);
+  CHECK(found->set_aside == std::vector<std::string>{three + ".damaged", two + ".damaged"});
+  CHECK(fs::exists(place.folder + "/" + three + ".damaged/tensors.bin"));
+  CHECK_FALSE(fs::exists(place.folder + "/" + three));
+  CHECK(script->tensors.front().second.values == tiny_tensors(1).front().second.values);
+}
+
+TEST_CASE_FIXTURE(fixture, "leftovers of a killed process are removed at the start") {
+  fs::create_directories(place.folder + "/.tmp-5-1");
+  set_file_text(place.folder + "/.tmp-5-1/tensors.bin", "half a tensor");
+  auto actor = make();
+  CHECK(ask<checkpoint_list>(*this, actor, list_atom_v)->empty());
+  CHECK_FALSE(fs::exists(place.folder + "/.tmp-5-1"));
+}
+
+TEST_CASE_FIXTURE(fixture, "a checkpoint of another architecture or tokenizer is left where it is") {
+  const auto id = place.write(1, 1);
+  auto other = options();
+  other.architecture.num_layers = 4;
+  auto actor = keep(sys.spawn(checkpointer, other, worker, time_source_ptr{clock}, counters));
+  CHECK_FALSE(ask<restored>(*this, actor, restore_latest{})->found);
+  other = options();
+  other.tokenizer_hash = std::string(64, '0');
+  actor = keep(sys.spawn(checkpointer, other, worker, time_source_ptr{clock}, counters));
+  CHECK_FALSE(ask<restored>(*this, actor, restore_latest{})->found);
+  CHECK(fs::exists(place.folder + "/" + id));
+  CHECK_FALSE(script->loaded);
+}
+
+TEST_CASE_FIXTURE(
+    fixture, "a place that cannot be written fails the checkpoint, degrades health and frees the snapshot") {
+  set_file_text(place.folder, "a file where the folder should be");
+  auto actor = make();
+  auto begun = ask<save_begun>(*this, actor, save_checkpoint{some_state(1), "step"});
+  REQUIRE(begun);
+  const auto outcome = failed();
+  REQUIRE(outcome);
+  CHECK(outcome->inner_step == 1);
+  CHECK_FALSE(outcome->message.empty());
+  CHECK_FALSE(script->snapshot_open);
+  CHECK(ask<actor_status>(*this, actor, status_atom_v)->state == actor_status::health::degraded);
+  fs::remove(place.folder);
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(2), "step"}));
+  CHECK(saved());
+  CHECK(ask<actor_status>(*this, actor, status_atom_v)->state == actor_status::health::ok);
+}
+
+TEST_CASE_FIXTURE(fixture,
+                  "while one is written an ordinary request is dropped, one that must not be waits") {
+  auto actor = make();
+  auto first = ask_later<save_begun>(*this, actor, save_checkpoint{some_state(1), "step"});
+  auto second = ask_later<save_begun>(*this, actor, save_checkpoint{some_state(2), "time"});
+  auto third = ask_later<save_begun>(*this, actor, save_checkpoint{some_state(3), "outer"});
+  auto drained = ask_later<caf::unit_t>(*this, actor, drain_atom_v);
+  sched.run();
+  CHECK(first.receive()->started);
+  CHECK_FALSE(second.receive()->started);
+  CHECK(third.receive()->started);
+  CHECK(drained.receive());
+  CHECK(saved()->inner_step == 1);
+  CHECK(saved()->inner_step == 3);
+  auto listed = ask<checkpoint_list>(*this, actor, list_atom_v);
+  REQUIRE(listed);
+  REQUIRE(listed->size() == 2);
+  CHECK(listed->front().inner_step == 3);
+}
+
+TEST_CASE_FIXTURE(fixture, "old checkpoints are pruned as new ones come") {
+  auto actor = make();
+  for (uint64_t step = 101; step < 109; ++step) {
+    REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(step), "step"}));
+    CHECK(saved());
+    clock->advance_s(60);
+  }
+  const auto kept = list_folder(place.folder);
+  REQUIRE(kept.size() >= 5);
+  CHECK(kept.size() <= 6); // the clock may have passed a full hour on the way
+  CHECK(kept.front().inner_step == 108);
+}
+
+TEST_CASE_FIXTURE(fixture, "later checkpoints of another tokenizer do not push out those of this one") {
+  for (uint64_t step = 200; step < 206; ++step)
+    place.write(step, 1);
+  auto how = options();
+  how.tokenizer_hash = std::string(64, '0');
+  auto actor = keep(sys.spawn(checkpointer, how, worker, time_source_ptr{clock}, counters));
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(7), "step"}));
+  CHECK(saved());
+  const auto kept = list_folder(place.folder);
+  REQUIRE(kept.size() == 7);
+  CHECK(kept.back().inner_step == 7);
+}
