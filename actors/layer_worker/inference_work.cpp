@@ -81,8 +81,10 @@ caf::expected<model::infer_input> layer_worker_state::infer_rows(const forward_r
     out.cache_position = row.cache_position;
     out.count = frees_only ? 0 : shape.lengths.empty() ? shape.seq : shape.lengths[i];
     out.close = row.close;
-    if (row.sample && request.apply_head)
+    if (row.sample && request.apply_head) {
       out.sample = params_of(*row.sample);
+      out.want_logprob = row.sample->want_logprob;
+    }
     input.rows.push_back(std::move(out));
   }
   auto ids = integers_of(request.token_ids, "token_ids", shape, 0,

@@ -4,9 +4,9 @@
 #include <cstdio>
 #include <random>
 
-/// How fast is inference: prefill beside the product peak, decode beside the bandwidth at which memory can be
-/// read, batches beside single sessions, and how long a decode waits while the same stage trains. Shape M,
-/// untied, unless told otherwise.
+/// How fast is inference: prefill beside the product peak, decode (128 tokens from an empty cache, and again
+/// after the prompt) beside the bandwidth at which memory can be read, batches beside single sessions, and
+/// how long a decode waits while the same stage trains. Shape M, untied, unless told otherwise.
 namespace neuroshard::bench {
 
 namespace {
@@ -74,6 +74,7 @@ model::infer_row row_of(const std::string& session, int64_t position, int64_t co
   row.sample->top_k = 50;
   row.sample->seed = 1;
   row.sample->step = static_cast<uint64_t>(position);
+  row.want_logprob = false; // as a request without them
   return row;
 }
 
@@ -94,6 +95,18 @@ int32_t prefill(const subject& s, const std::string& session, uint64_t seed) {
   return run(s, std::move(in), true).rows[0].token;
 }
 
+/// Begins sessions s0 ... with one token each.
+std::vector<int32_t> begin(const subject& s, size_t sessions) {
+  model::infer_input in;
+  for (size_t i = 0; i < sessions; ++i)
+    in.rows.push_back(row_of("s" + std::to_string(i), 0, 1));
+  in.token_ids.assign(sessions, 1);
+  std::vector<int32_t> first;
+  for (const auto& row : run(s, std::move(in), true).rows)
+    first.push_back(row.token);
+  return first;
+}
+
 /// One token for each of `last.size()` sessions named s0, s1, ...
 void decode(const subject& s, std::vector<int32_t>& last, int64_t position) {
   model::infer_input in;
@@ -105,11 +118,11 @@ void decode(const subject& s, std::vector<int32_t>& last, int64_t position) {
     last[i] = out.rows[i].token;
 }
 
-/// Tokens a second of all sessions together, over `tokens` steps after the prompts.
-double decode_rate(const subject& s, std::vector<int32_t> last, int64_t tokens) {
+/// Tokens a second of all sessions together, over `tokens` steps from `position` on.
+double decode_rate(const subject& s, std::vector<int32_t> last, int64_t position, int64_t tokens) {
   return static_cast<double>(static_cast<int64_t>(last.size()) * tokens) / seconds_of([&] {
            for (int64_t t = 0; t < tokens; ++t)
-             decode(s, last, prompt_tokens + t);
+             decode(s, last, position + t);
          });
 }
 
@@ -204,6 +217,7 @@ int run_decode_bench(int argc, char** argv) {
   const int64_t tokens = options.quick ? 32 : decode_tokens;
   std::vector<double> prefill_rates, prefill_shares, one_rates, one_shares, eight_rates, scalings, bandwidths,
       peaks;
+  std::vector<double> one_after_rates, one_after_shares, scalings_after;
   std::vector<double> idle_p99, training_p99, ratios, idle_median, training_median, shares_of_training;
   for (int round = -1; round < rounds; ++round) {
     std::vector<int32_t> last;
@@ -212,12 +226,14 @@ int run_decode_bench(int argc, char** argv) {
     const double peak = product_peak(s.type, s.threads);
     const double prefill_seconds = seconds_of([&] { (void)prefill(s, "p", 9); });
     const double bandwidth = read_bandwidth(s.threads);
-    const double one = decode_rate(s, {last[0]}, tokens);
-    const double eight = decode_rate(s, last, tokens);
+    const double one_after = decode_rate(s, {last[0]}, prompt_tokens, tokens);
+    const double eight_after = decode_rate(s, last, prompt_tokens, tokens);
     const latency idle = idle_latency(s, {last[0]}, decode_tokens);
     double train_share = 0;
     const latency busy = training_latency(s, {last[0]}, options.quick ? 128 : 384, train_share);
     (void)s.stage->discard().run();
+    const double one = decode_rate(s, begin(s, 1), 1, tokens);
+    const double eight = decode_rate(s, begin(s, 8), 1, tokens);
     if (round < 0) {
       must(s.stage->initialize(1).run()); // an optimizer step may have ended half way
       continue;
@@ -228,8 +244,12 @@ int run_decode_bench(int argc, char** argv) {
     prefill_rates.push_back(static_cast<double>(prompt_tokens) / prefill_seconds);
     prefill_shares.push_back(s.prefill_operations() / prefill_seconds * 1e-9 / peak);
     one_rates.push_back(one);
-    const double position = static_cast<double>(prompt_tokens) + static_cast<double>(tokens) / 2;
-    one_shares.push_back(one * s.read_bytes(position) * 1e-9 / bandwidth);
+    const double half = static_cast<double>(tokens) / 2;
+    one_shares.push_back(one * s.read_bytes(half) * 1e-9 / bandwidth);
+    one_after_rates.push_back(one_after);
+    one_after_shares.push_back(one_after * s.read_bytes(static_cast<double>(prompt_tokens) + half) * 1e-9 /
+                               bandwidth);
+    scalings_after.push_back(eight_after / one_after);
     eight_rates.push_back(eight);
     scalings.push_back(eight / one);
     idle_p99.push_back(idle.p99);
@@ -251,6 +271,9 @@ int run_decode_bench(int argc, char** argv) {
               median(one_rates), 100 * median(one_shares), median(bandwidths));
   std::printf("decode, 8 sessions   %8.1f tokens/s   %5.2f times one session\n", median(eight_rates),
               median(scalings));
+  std::printf(
+      "the same after the prompt %6.1f tokens/s  %5.1f %% of the read bandwidth; 8 sessions %.2f times one\n",
+      median(one_after_rates), 100 * median(one_after_shares), median(scalings_after));
   std::printf("token to token, idle      median %6.2f ms   p99 %6.2f ms\n", median(idle_median),
               median(idle_p99));
   std::printf("token to token, training  median %6.2f ms   p99 %6.2f ms   %.2f times idle; training had %.0f "
@@ -274,6 +297,9 @@ int run_decode_bench(int argc, char** argv) {
       .add("decode_1_share_of_read_bandwidth", median(one_shares))
       .add("decode_8_tokens_per_second", median(eight_rates))
       .add("decode_8_over_1", median(scalings))
+      .add("after_prompt_1_tokens_per_second", median(one_after_rates))
+      .add("after_prompt_1_share_of_read_bandwidth", median(one_after_shares))
+      .add("after_prompt_8_over_1", median(scalings_after))
       .add("idle_median_ms", median(idle_median))
       .add("idle_p99_ms", median(idle_p99))
       .add("training_median_ms", median(training_median))

@@ -92,6 +92,40 @@ candidate last_of_nucleus(std::span<candidate> all, float p) noexcept {
   return all.back();
 }
 
+/// Up to so many candidates a heap finds the k first in one pass that almost always only compares.
+constexpr uint32_t heap_max = 256;
+
+/// The lowest of the ids with the largest logit.
+uint32_t best_of(const masked_row& row, uint32_t count) noexcept {
+  uint32_t best = 2; // the lowest id that may be drawn
+  float largest = row[best];
+  for (uint32_t id = 4; id < count; ++id)
+    if (row.logits[id] > largest) { // false for a NaN
+      largest = row.logits[id];
+      best = id;
+    }
+  return best;
+}
+
+/// The k first in descending order, by logit, as a heap with the last of them in front. Precondition: more
+/// than k ids may be drawn.
+std::span<candidate> heap_of_top(const masked_row& row, uint32_t count, size_t k,
+                                 std::span<candidate> scratch) noexcept {
+  const auto heap = scratch.first(k);
+  size_t held = 0;
+  uint32_t id = 2;
+  for (; held < k; id = id == 2 ? 4 : id + 1)
+    heap[held++] = {row[id], id};
+  std::make_heap(heap.begin(), heap.end(), heavier);
+  for (id = std::max(id, 4U); id < count; ++id)
+    if (row.logits[id] > heap.front().weight) { // an equal one has the higher id and comes after
+      std::pop_heap(heap.begin(), heap.end(), heavier);
+      heap.back() = {row.logits[id], id};
+      std::push_heap(heap.begin(), heap.end(), heavier);
+    }
+  return heap;
+}
+
 uint32_t draw(std::span<const candidate> ascending, uint64_t seed, uint64_t step) noexcept {
   const double u = static_cast<double>(philox_u64(seed, step) >> 11) * 0x1p-53;
   const double target = u * sum_of(ascending);
@@ -113,14 +147,23 @@ sampled sample_row(std::span<const float> logits, const sample_params& params, s
                    bool with_logprob) noexcept {
   const masked_row row{logits};
   const uint32_t count = params.valid_vocab;
-  uint32_t best = 2; // the lowest id that may be drawn
-  for (uint32_t id = 2; id < count; ++id)
-    if (row[id] > row[best])
-      best = id;
+  const uint32_t best = best_of(row, count);
   const float largest = row[best];
 
   uint32_t id = best;
-  if (params.temperature > 0) {
+  if (params.temperature > 0 && params.top_k > 0 && params.top_k <= heap_max && params.top_k < count - 3) {
+    std::span<candidate> kept = heap_of_top(row, count, params.top_k, scratch);
+    for (candidate& c : kept)
+      c.weight = weight_of(c.weight, largest, params.temperature);
+    if (params.top_p < 1) {
+      const candidate last = last_of_nucleus(kept, params.top_p);
+      const auto end =
+          std::partition(kept.begin(), kept.end(), [&](const candidate& c) { return !heavier(last, c); });
+      kept = kept.first(static_cast<size_t>(end - kept.begin()));
+    }
+    std::sort(kept.begin(), kept.end(), [](const candidate& a, const candidate& b) { return a.id < b.id; });
+    id = draw(kept, params.seed, params.step);
+  } else if (params.temperature > 0) {
     const auto logit_of = [&](uint32_t i) { return candidate{row[i], i}; };
     const auto weigh = [&](candidate c) {
       c.weight = weight_of(c.weight, largest, params.temperature);

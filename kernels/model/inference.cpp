@@ -146,7 +146,8 @@ struct row_group {
   std::vector<int32_t> ids, positions, row_cache;
   std::vector<kernels::sample_params> samples;
   std::vector<int32_t> sampled;
-  std::vector<float> logprobs;
+  std::vector<float> logprobs; ///< zero when no row wants them
+  bool logprobs_wanted = false;
 };
 
 struct lane_views {
@@ -183,6 +184,7 @@ void fill_operands(const infer_input& in, row_group& group) {
     }
     if (in.rows[row.index].sample)
       group.samples.push_back(*in.rows[row.index].sample);
+    group.logprobs_wanted |= in.rows[row.index].want_logprob;
   }
 }
 
@@ -271,14 +273,16 @@ status sample_tokens(stage_state& s, const infer_lane& lane, row_group& group, t
   args.logits = logits;
   args.params = group.samples;
   args.ids = make_tensor(at_offset(lane.memory, lane.sampled), dtype::i32, {rows});
-  args.logprobs = make_tensor(at_offset(lane.memory, lane.logprobs), dtype::f32, {rows});
+  if (group.logprobs_wanted)
+    args.logprobs = make_tensor(at_offset(lane.memory, lane.logprobs), dtype::f32, {rows});
   auto scratch = e.workspace(e.ops().sample_workspace(e.d(), args));
   if (!scratch.ok())
     return scratch.status();
   args.workspace = *scratch;
   NEUROSHARD_TRY(e.ops().sample(e.q(), args));
   NEUROSHARD_TRY(e.queue().copy(group.sampled.data(), args.ids.data, args.ids.bytes()));
-  NEUROSHARD_TRY(e.queue().copy(group.logprobs.data(), args.logprobs.data, args.logprobs.bytes()));
+  if (group.logprobs_wanted)
+    NEUROSHARD_TRY(e.queue().copy(group.logprobs.data(), args.logprobs.data, args.logprobs.bytes()));
   return {};
 }
 

@@ -136,6 +136,7 @@ struct infer_row {
   int64_t count = 1;                            ///< 0 with `close`: only frees
   bool close = false;                           ///< free the session after the call
   std::optional<kernels::sample_params> sample; ///< every row has it or none; needs the head
+  bool want_logprob = true;                     ///< costs a pass over the vocabulary
 };
 
 /// What the last positions' rows become.
