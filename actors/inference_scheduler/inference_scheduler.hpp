@@ -59,7 +59,7 @@ struct inference_scheduler_state {
   std::vector<generation_ptr> running;
   bool prefill_in_flight = false;
   bool decode_in_flight = false;
-  bool pump_pending = false; ///< a pump_atom is in the mailbox
+  bool pump_pending = false;              ///< a pump_atom is in the mailbox
   uint32_t failed_calls = 0;              ///< in a row, refused for the time being
   std::map<uint64_t, std::string> hashes; ///< of serving copies, the newest few
   std::vector<caf::typed_response_promise<caf::unit_t>> drains;

@@ -41,7 +41,8 @@ work_header inference_scheduler_state::header_of(const generation& g) const {
   return header;
 }
 
-/// A generation may end in the middle of an answer's rows: what follows from that waits until the answer is worked through.
+/// A generation may end in the middle of an answer's rows: what follows from that waits until the answer is
+/// worked through.
 void inference_scheduler_state::pump_soon() {
   if (std::exchange(pump_pending, true))
     return;

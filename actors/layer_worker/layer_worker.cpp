@@ -54,7 +54,8 @@ layer_worker_state::~layer_worker_state() {
 
 template <class Reply>
 caf::result<answer_of<Reply>> layer_worker_state::enqueue(work<Reply> job, work_class urgency, work_lane lane,
-                                               int64_t deadline_us, step_part part, uint64_t step) {
+                                                          int64_t deadline_us, step_part part,
+                                                          uint64_t step) {
   if (draining)
     return refuse(errc::draining, "the layer worker is stopping");
   if (!queue.admits(urgency))
@@ -231,6 +232,8 @@ caf::result<forward_reply> layer_worker_state::on_forward(const forward_request&
   case forward_mode::train:
     if (!stage->options().train)
       return refuse(errc::failed_precondition, "this node does not train");
+    if (loading) // also for good, when a checkpoint could be loaded only in part
+      return refuse(errc::not_ready, "the weights are being loaded");
     need_weights();
     return enqueue<forward_reply>(train(request), work_class::forward, work_lane::training, deadline_us,
                                   step_part::forward, request.step);
@@ -378,7 +381,9 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
         return self->state.enqueue<caf::unit_t>(self->state.finish(request), work_class::bulk,
                                                 work_lane::training, 0);
       },
-      [self](const refresh_serving& request) {
+      [self](const refresh_serving& request) -> caf::result<serving_info> {
+        if (self->state.loading)
+          return refuse(errc::not_ready, "the weights are being loaded");
         self->state.need_weights();
         // Before the next micro-batch, so that the copy is of the step boundary it was asked at.
         return self->state.enqueue<serving_info>(self->state.make_copy(request), work_class::backward,

@@ -78,8 +78,9 @@ struct layer_worker_state {
 
   // the queue (layer_worker.cpp)
   template <class Reply>
-  caf::result<answer_of<Reply>> enqueue(work<Reply> job, work_class urgency, work_lane lane, int64_t deadline_us,
-                             step_part part = step_part::none, uint64_t step = 0);
+  caf::result<answer_of<Reply>> enqueue(work<Reply> job, work_class urgency, work_lane lane,
+                                        int64_t deadline_us, step_part part = step_part::none,
+                                        uint64_t step = 0);
   void enqueue_own(model::sliced<caf::error> job, bool sets_weights);
   bool runnable(const device_job& job) const;
   device_job* choose();

@@ -101,8 +101,10 @@ layer_worker_state::work<caf::unit_t> layer_worker_state::finish(finish_load req
     for (const auto& unit : stage->units())
       for (const auto& parameter : unit.parameters)
         for (int64_t first = 0; first < parameter.count; first += copied_elements_per_slice) {
-          const auto count = static_cast<size_t>(std::min(copied_elements_per_slice, parameter.count - first));
-          auto cleared = stage->write(parameter.name, model::parameter_part::gradient, first, std::span(zeros).first(count));
+          const auto count =
+              static_cast<size_t>(std::min(copied_elements_per_slice, parameter.count - first));
+          auto cleared = stage->write(parameter.name, model::parameter_part::gradient, first,
+                                      std::span(zeros).first(count));
           if (!cleared.ok())
             co_return refuse(cleared);
           co_await model::end_slice{};

@@ -91,7 +91,8 @@ struct trainer_state {
   uint32_t failures_of_step = 0;
   uint32_t nonfinite_in_row = 0;
   uint32_t failed_in_row = 0; ///< steps given up for other reasons
-  uint32_t reloads = 0;       ///< since the last good step
+  uint32_t reloads = 0;       ///< without a step further than ever
+  uint64_t furthest_step = 0; ///< committed since the start
   std::optional<double> last_loss;
   std::string error;
   std::vector<uint64_t> shards_covered;

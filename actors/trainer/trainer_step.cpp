@@ -124,7 +124,10 @@ void trainer_state::committed(const backward_reply& reply) {
   metrics.step(step->number, *last_loss, labels, now_us);
   nonfinite_in_row = 0;
   failed_in_row = 0;
-  reloads = 0;
+  if (step->number > furthest_step) { // not one that is done again after a reload
+    furthest_step = step->number;
+    reloads = 0;
+  }
   ++state.inner_steps;
   ++state.committed_steps;
   state.optimizer_step = reply.report.optimizer_step;

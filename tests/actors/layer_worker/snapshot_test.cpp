@@ -147,6 +147,16 @@ TEST_CASE_FIXTURE(worker_fixture,
   CHECK(*ask<std::string>(*this, worker, serving_hash{}).value == *expected.value);
 }
 
+TEST_CASE_FIXTURE(worker_fixture, "weights that were loaded only in part are neither trained nor served") {
+  bind();
+  std::vector<float> values(32, 1.0F);
+  tensor_handle handle;
+  handle.view = kernels::make_tensor(values.data(), kernels::dtype::f32, {32});
+  REQUIRE(ask<caf::unit_t>(*this, worker, write_tensor{"norm.weight", handle}));
+  CHECK(ask<forward_reply>(*this, worker, train(1)).code() == errc::not_ready);
+  CHECK(ask<serving_info>(*this, worker, refresh_serving{}).code() == errc::not_ready);
+}
+
 TEST_CASE_FIXTURE(worker_fixture, "wrong tensors are refused, and a plan of the memory is given") {
   std::vector<float> values(10);
   tensor_handle handle;

@@ -1,0 +1,199 @@
+#pragma once
+
+#include "actors/checkpointer/checkpointer.hpp"
+#include "actors/layer_worker/layer_worker.hpp"
+#include "actors/trainer/trainer.hpp"
+#include "kernels/text/shard_writer.hpp"
+#include "tests/kernels/text/temporary_directory.hpp"
+#include "tests/support/ask.hpp"
+#include "tests/support/deterministic_fixture.hpp"
+#include "tests/support/manual_clock.hpp"
+#include "tests/support/tiny_model.hpp"
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace neuroshard::test {
+
+/// What the trainer told the ledger.
+struct reward_script {
+  std::vector<note_checkpoint> noted;
+  std::vector<reward_training> rewards;
+};
+
+inline ledger_actor::behavior_type rewarding_ledger(ledger_actor::pointer, std::shared_ptr<reward_script> s) {
+  const auto unset = [] { return refuse(errc::unavailable, "not in this test"); };
+  return {
+      [=](const send_neuro&) -> caf::result<send_result> { return unset(); },
+      [=](const stake_neuro&) -> caf::result<stake_result> { return unset(); },
+      [=](const add_stake&) -> caf::result<stake_result> { return unset(); },
+      [=](const extend_stake&) -> caf::result<stake_result> { return unset(); },
+      [=](const unstake_neuro&) -> caf::result<unstake_result> { return unset(); },
+      [=](const reserve_inference&) -> caf::result<reserve_result> { return unset(); },
+      [=](const settle_inference&) -> caf::result<settle_result> { return unset(); },
+      [=](const refund_inference&) -> caf::result<refund_result> { return unset(); },
+      [=](const note_checkpoint& n) -> caf::result<checkpoint_noted> {
+        s->noted.push_back(n);
+        return checkpoint_noted{};
+      },
+      [=](const reward_training& r) -> caf::result<reward_result> {
+        s->rewards.push_back(r);
+        return reward_result{};
+      },
+      [=](const find_response&) -> caf::result<found_response> { return unset(); },
+      [=](const keep_response&) -> caf::result<found_response> { return unset(); },
+      [](const mark_delivered&) {},
+      [=](const get_ledger_status&) -> caf::result<ledger_status> { return unset(); },
+      [](status_atom) -> actor_status { return {}; },
+      [](drain_atom) -> caf::result<void> { return caf::unit; },
+      [](tick_atom) {},
+      [](const commit_group&) {},
+  };
+}
+
+/// A small corpus with a pattern that is soon learned.
+inline std::shared_ptr<const text::data_loader> tiny_data(const std::string& directory) {
+  text::shard_writer::options how;
+  how.directory = directory;
+  how.held_out = 0.1;
+  const text::tokenizer tokens;
+  how.tokenizer_hash = kernels::to_hex(tokens.hash());
+  how.corpus_fingerprint = how.tokenizer_hash;
+  auto writer = text::shard_writer::make(how);
+  REQUIRE(writer.ok());
+  for (int d = 0; d < 40; ++d) {
+    std::string document;
+    for (int i = 0; i < 20; ++i)
+      document += "the " + std::string(1, static_cast<char>('a' + (d + i) % 5)) + " cat sat. ";
+    REQUIRE(writer->add(tokens.encode(document), "test").ok());
+  }
+  REQUIRE(writer->finish().ok());
+  auto opened = text::shard_set::open(directory, {});
+  INFO(opened.status().message());
+  REQUIRE(opened.ok());
+  auto loader = text::data_loader::make(std::make_shared<const text::shard_set>(std::move(*opened)),
+                                        {"0123456789abcdef0123456789abcdef", 1'000'000});
+  REQUIRE(loader.ok());
+  return std::make_shared<const text::data_loader>(std::move(*loader));
+}
+
+/// Worker, checkpointer and trainer over the real model and real files, in one thread. `run_to` trains up to
+/// a step and pauses there.
+struct node_fixture
+    : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
+                    caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer,
+                    caf::id_block::neuroshard_ledger, caf::id_block::neuroshard_peer_manager,
+                    caf::id_block::neuroshard_trainer> {
+  temporary_directory root;
+  std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
+  counters_ptr counters = std::make_shared<node_counters>();
+  std::shared_ptr<reward_script> money = std::make_shared<reward_script>();
+  std::shared_ptr<const text::data_loader> data = tiny_data(root.path() + "/shards");
+  text::tokenizer tokens;
+  trainer_options options;
+  layer_worker_options worker_options;
+  model::stage_options stage = tiny_options(tiny_architecture());
+
+  layer_worker_actor worker;
+  checkpointer_actor saver;
+  trainer_actor loop;
+  ledger_actor ledger;
+  std::map<uint64_t, double> losses; ///< of each step, as published
+  std::optional<uint64_t> pause_at;
+  std::function<void(const training_progress&)> watch;
+
+  node_fixture() {
+    REQUIRE(tokens.save(root.path() + "/tokenizer.json").ok());
+    options.batch_size = 4;
+    options.seq_len = 16;
+    options.microbatches = 2;
+    options.microbatch_positions_max = 64;
+    options.optimizer = {1e-2, 5, 500};
+    options.diloco_steps = 10;
+    options.checkpoint_every_steps = 7;
+    options.validate_every_steps = 1000;
+    options.vocab_size = tokens.vocab_size();
+    options.node_id = "0123456789abcdef0123456789abcdef";
+    options.architecture_id = model::architecture_id(tiny_architecture());
+    options.layers = 2;
+    options.log_folder = root.path() + "/training_logs";
+    worker_options.architecture_id = options.architecture_id;
+    worker_options.seed = 3;
+    worker_options.valid_vocab = options.vocab_size;
+    worker_options.optimizer = options.optimizer;
+    worker_options.detached_hashing = false;
+    stage.slice_flops = 1e12;
+  }
+
+  void spawn(std::string folder = "checkpoints") {
+    worker = keep(sys.spawn(layer_worker, hand_over(tiny_stage(tiny_architecture(), stage)), worker_options,
+                            time_source_ptr{clock}));
+    checkpointer_options how;
+    how.folder = root.path() + "/" + folder;
+    how.wallet_id = "0123456789abcdef";
+    how.software = "test";
+    how.architecture = tiny_architecture();
+    how.tokenizer_path = root.path() + "/tokenizer.json";
+    how.tokenizer_hash = kernels::to_hex(tokens.hash());
+    how.max_storage_mb = 1000;
+    saver = keep(sys.spawn(checkpointer, how, worker, time_source_ptr{clock}, counters));
+    ledger = keep(sys.spawn(rewarding_ledger, money));
+    trainer_parts parts{worker, saver, ledger, {}, data, clock, counters, {}};
+    parts.published = [this](const training_progress_ptr& p) {
+      if (p->loss && p->tokens_seen_here > 0) // before the first step of a process it is the EMA
+        losses[p->inner_step] = *p->loss;
+      if (watch)
+        watch(*p);
+      if (pause_at && p->inner_step >= *pause_at && p->enabled) {
+        pause_at.reset();
+        caf::anon_send(loop, set_training{false});
+      }
+    };
+    loop = keep(sys.spawn(trainer, options, parts));
+  }
+  /// What the supervisor does at a start.
+  restored start() {
+    auto found = ask<restored>(*this, saver, restore_latest{});
+    INFO(problem_of(found.refused).message);
+    REQUIRE(found);
+    auto copied =
+        ask<serving_info>(*this, worker, refresh_serving{found->state.outer_step, found->state.inner_step});
+    REQUIRE(copied);
+    auto begun = ask<caf::unit_t>(*this, loop, start_atom_v, *found);
+    INFO(problem_of(begun.refused).message);
+    REQUIRE(begun);
+    return *found;
+  }
+  training_progress_ptr progress() { return *ask<training_progress_ptr>(*this, loop, progress_atom_v).value; }
+  /// Precondition: paused, or about to start.
+  void run_to(uint64_t step) {
+    pause_at = step;
+    caf::anon_send(loop, set_training{true});
+    sched.run();
+    REQUIRE(progress()->inner_step == step);
+  }
+  /// As kill -9 does.
+  void kill() {
+    for (const auto& actor : {caf::actor_cast<caf::actor>(loop), caf::actor_cast<caf::actor>(saver),
+                              caf::actor_cast<caf::actor>(worker)})
+      caf::anon_send_exit(actor, caf::exit_reason::kill);
+    sched.run();
+  }
+  std::vector<float> weights() {
+    std::vector<float> all;
+    auto view = ask<snapshot_opened>(*this, worker, open_snapshot{true});
+    REQUIRE(view);
+    for (const auto& entry : view->tensors) {
+      auto tensor = ask<tensor_handle>(*this, worker, read_snapshot{view->snapshot_id, entry.name});
+      REQUIRE(tensor);
+      const auto* first = tensor->view.as<const float>();
+      all.insert(all.end(), first, first + tensor->view.elements());
+    }
+    return all;
+  }
+};
+
+} // namespace neuroshard::test

@@ -1,0 +1,205 @@
+#include "tests/actors/trainer/node_fixture.hpp"
+
+#include <cmath>
+
+using namespace neuroshard;
+using namespace neuroshard::test;
+
+TEST_CASE_FIXTURE(node_fixture, "the loss falls, rounds end, and everything that is due is done") {
+  options.enabled = false;
+  spawn();
+  start();
+  sched.run();
+  const auto before = progress();
+  CHECK(before->inner_step == 0);
+  REQUIRE(before->untrained_loss);
+  CHECK(*before->untrained_loss == doctest::Approx(std::log(266)).epsilon(0.05));
+  CHECK_FALSE(before->trained);
+  run_to(60);
+  const auto p = progress();
+  CHECK(p->outer_step == 6);
+  CHECK(p->steps_in_round == 0);
+  CHECK(p->tokens_trained == 60 * 64);
+  CHECK(*p->validation_loss < *p->untrained_loss - 1);
+  CHECK(p->trained);
+  CHECK(p->loss_history.size() == 6);
+  CHECK(p->outer_model_hash.size() == 64);
+  CHECK(p->batch_size == 4);
+  CHECK(p->grad_norm > 0);
+  CHECK_FALSE(p->shards_covered.empty());
+  CHECK_FALSE(p->running);
+  CHECK(counters->training_steps == 60);
+  CHECK(counters->training_tokens == 60 * 64);
+  CHECK(root.read("training_logs/loss.jsonl").find("\"step\":60,") != std::string::npos);
+  // The copy that is served is of the last outer step.
+  auto served = ask<serving_info>(*this, worker, session_copy{});
+  CHECK(served->model_version == 6);
+  CHECK(served->inner_step == 60);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "every step is rewarded once, with the hash of the outer step before it") {
+  options.enabled = false;
+  spawn();
+  start();
+  run_to(33);
+  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
+  sched.run();
+  REQUIRE(money->noted.size() == 4); // steps 0, 10, 20, 30
+  uint64_t next = 0;
+  uint64_t tokens = 0;
+  for (const auto& r : money->rewards) {
+    CHECK(r.step_begin == next);
+    next = r.step_end;
+    tokens += r.label_tokens;
+    CHECK(r.layers == 2);
+    const auto outer = (r.step_end - 1) / 10;
+    CHECK(r.model_hash_start == money->noted[outer].model_hash);
+    CHECK(money->noted[outer].step == outer * 10);
+  }
+  CHECK(next == 33);
+  CHECK(tokens == 33 * 64);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "a stop finishes the step, writes a checkpoint and answers") {
+  spawn();
+  std::optional<asked<caf::unit_t, decltype(self->request(loop, caf::infinite, stop_training{}))>> stopping;
+  watch = [&](const training_progress& p) {
+    if (p.inner_step == 4 && !stopping)
+      stopping.emplace(ask_later<caf::unit_t>(*this, loop, stop_training{}));
+  };
+  start();
+  sched.run();
+  REQUIRE(stopping);
+  CHECK(stopping->receive());
+  const auto p = progress();
+  CHECK(p->inner_step >= 4);
+  CHECK_FALSE(p->running);
+  kill();
+  watch = {};
+  options.enabled = false;
+  spawn();
+  CHECK(start().state.inner_step == p->inner_step);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "a step that takes too long is dropped when the node stops") {
+  stage.slice_flops = 1e3; // very many slices
+  options.enabled = false;
+  spawn();
+  start();
+  sched.run();
+  caf::anon_send(loop, set_training{true});
+  while (losses.size() < 2)
+    REQUIRE(sched.try_run_once());
+  // The testing scheduler lets an actor go on while it has messages: the trainer begins the third step, hears
+  // of the stop, and only then the worker has its turn.
+  auto stopping = ask_later<caf::unit_t>(*this, loop, stop_training{1'000'000});
+  for (int i = 0; i < 3; ++i)
+    REQUIRE(sched.try_run_once());
+  clock->advance_s(2);
+  sched.advance_time(std::chrono::seconds(2));
+  sched.run();
+  CHECK(stopping.receive());
+  CHECK(progress()->inner_step == 2);
+  CHECK(list_folder(root.path() + "/checkpoints").front().inner_step == 2);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "stopping before the start, or twice, is answered") {
+  spawn();
+  CHECK(ask<caf::unit_t>(*this, loop, stop_training{}));
+  CHECK(ask<caf::unit_t>(*this, loop, stop_training{}));
+  CHECK(ask<caf::unit_t>(*this, loop, start_atom_v, restored{}).code() == errc::failed_precondition);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "changes take effect at the next step, a round's length at the next round") {
+  options.enabled = false;
+  spawn();
+  start();
+  run_to(2);
+  REQUIRE(ask<caf::unit_t>(*this, loop, training_patch{1e-3, 2, 3}));
+  run_to(3);
+  auto p = progress();
+  CHECK(p->tokens_trained == 2 * 64 + 32);
+  CHECK(p->batch_size == 2);
+  CHECK(p->learning_rate == doctest::Approx(1e-3 * 3 / 5));
+  CHECK(p->diloco_steps == 10);
+  run_to(13);
+  p = progress();
+  CHECK(p->diloco_steps == 3);
+  CHECK(p->outer_step == 2);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "a checkpoint is written when 120 s have passed and something changed") {
+  options.enabled = false;
+  options.checkpoint_every_steps = 1'000'000;
+  options.diloco_steps = 10'000;
+  spawn();
+  start();
+  run_to(2);
+  CHECK(list_folder(root.path() + "/checkpoints").size() == 1);
+  clock->advance_s(121);
+  run_to(3);
+  const auto found = list_folder(root.path() + "/checkpoints");
+  REQUIRE(found.size() == 2);
+  CHECK(found.front().inner_step == 2);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "the serving copy follows training every refresh_s, at a step boundary") {
+  options.enabled = false;
+  options.diloco_steps = 10'000;
+  spawn();
+  start();
+  run_to(3);
+  CHECK(ask<serving_info>(*this, worker, session_copy{})->inner_step == 0);
+  clock->advance_s(31);
+  run_to(5);
+  CHECK(ask<serving_info>(*this, worker, session_copy{})->inner_step == 3);
+}
+
+TEST_CASE_FIXTURE(
+    node_fixture,
+    "ten non-finite steps in a row reload the last checkpoint, and at last training stands still") {
+  options.enabled = false;
+  options.optimizer = {1e30, 0, 500}; // a rate that destroys the weights in one step
+  worker_options.optimizer = options.optimizer;
+  options.checkpoint_every_steps = 1'000'000;
+  options.diloco_steps = 10'000;
+  spawn();
+  start();
+  caf::anon_send(loop, set_training{true});
+  sched.run();
+  const auto p = progress();
+  CHECK_FALSE(p->error.empty());
+  CHECK_FALSE(p->enabled);
+  CHECK(counters->training_skipped >= 10);
+  CHECK(ask<actor_status>(*this, loop, status_atom_v)->state == actor_status::health::error);
+}
+
+TEST_CASE_FIXTURE(node_fixture, "a batch larger than the stage takes at once is cut smaller") {
+  options.enabled = false;
+  options.batch_size = 9;
+  options.microbatches = 1;
+  spawn();
+  start();
+  run_to(2);
+  CHECK(progress()->tokens_trained == 2 * 9 * 16);
+}
+
+TEST_CASE_FIXTURE(node_fixture,
+                  "without data the trainer makes its first checkpoint, then idles and says why") {
+  data = nullptr;
+  options.enabled = false;
+  spawn();
+  start();
+  sched.run();
+  CHECK(list_folder(root.path() + "/checkpoints").size() == 1);
+  CHECK(progress()->error.empty());
+  REQUIRE(ask<caf::unit_t>(*this, loop, set_training{true}));
+  sched.run();
+  CHECK(progress()->error.find("nothing to train on") != std::string::npos);
+  CHECK_FALSE(progress()->running);
+  CHECK(progress()->inner_step == 0);
+  CHECK(ask<actor_status>(*this, loop, status_atom_v)->state == actor_status::health::degraded);
+  REQUIRE(ask<caf::unit_t>(*this, loop, set_training{false}));
+  CHECK(progress()->error.empty());
+  CHECK(ask<caf::unit_t>(*this, loop, stop_training{}));
+}
