@@ -12,7 +12,9 @@ namespace {
 constexpr auto period = std::chrono::seconds(1);
 constexpr auto patience = std::chrono::seconds(5);
 
-int severity(const std::string& value) { return value == "error" ? 2 : value == "degraded" ? 1 : 0; }
+int severity(const std::string& value) {
+  return value == "error" ? 2 : value == "degraded" ? 1 : 0;
+}
 
 std::string worst(const std::map<std::string, std::string>& values) {
   std::string result = "ok";
@@ -100,8 +102,9 @@ void telemetry_state::judge_health() {
   const bool anybody = std::any_of(next.peers->begin(), next.peers->end(),
                                    [](const peer_info& p) { return p.state == peer_state::online; });
   next.health_peers = anybody ? "ok" : "degraded";
-  next.active_connections = static_cast<uint64_t>(
-      std::count_if(next.peers->begin(), next.peers->end(), [](const peer_info& p) { return p.state == peer_state::online; }));
+  next.active_connections =
+      static_cast<uint64_t>(std::count_if(next.peers->begin(), next.peers->end(),
+                                          [](const peer_info& p) { return p.state == peer_state::online; }));
 }
 
 void telemetry_state::publish() {
@@ -110,10 +113,17 @@ void telemetry_state::publish() {
     next.state = next.training->running ? node_state::training : node_state::running;
   next.model_version = next.training->outer_step;
   judge_health();
+  // While draining the layers are what they were.
+  const bool broken = next.state == node_state::error && next.health_model == "error";
+  const bool active = next.state == node_state::running || next.state == node_state::training;
+  if (broken || active)
+    for (auto& layer : next.layers)
+      layer.status = active ? "active" : "error";
   from.board->publish(std::make_shared<const node_snapshot>(next));
 }
 
-telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telemetry_state> self, telemetry_sources from) {
+telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telemetry_state> self,
+                                         telemetry_sources from) {
   self->state.from = std::move(from);
   self->state.next = *self->state.from.board->read();
   self->state.started_us = self->state.from.time->steady_us();
@@ -122,16 +132,27 @@ telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telem
   return {
       [self](const state_changed& changed) {
         auto& s = self->state;
-        log::info("telemetry", "state-changed from={} to={}", to_string(s.next.state), to_string(changed.state));
+        log::info("telemetry", "state-changed from={} to={}", to_string(s.next.state),
+                  to_string(changed.state));
         s.next.state = changed.state;
         const bool up = changed.state == node_state::running || changed.state == node_state::training;
         s.health["model"]["start"] = changed.state == node_state::error ? "error" : up ? "ok" : "degraded";
-        s.publish();
+        if (!up)
+          return s.publish();
+        // A node that has just come up shows where training stands from its first page on.
+        self->request(s.from.trainer, patience, progress_atom_v)
+            .then(
+                [self](const training_progress_ptr& p) {
+                  self->state.next.training = p;
+                  self->state.publish();
+                },
+                [self](const caf::error&) { self->state.publish(); });
       },
       [self](const health_changed& changed) {
         auto& s = self->state;
         if (changed.value != "ok")
-          log::warn("telemetry", "health-changed part={} value={} why={}", changed.part, changed.value, changed.why);
+          log::warn("telemetry", "health-changed part={} value={} why={}", changed.part, changed.value,
+                    changed.why);
         s.health[changed.part]["told"] = changed.value;
         s.publish();
       },
@@ -139,22 +160,29 @@ telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telem
         auto& s = self->state;
         self->delayed_send(self, period, tick_atom_v);
         self->request(s.from.trainer, patience, progress_atom_v)
-            .then([self](const training_progress_ptr& p) { self->state.next.training = p; }, [](const caf::error&) {});
+            .then([self](const training_progress_ptr& p) { self->state.next.training = p; },
+                  [](const caf::error&) {});
         self->request(s.from.peers, patience, peers_atom_v)
             .then([self](const peer_list_ptr& p) { self->state.next.peers = p; }, [](const caf::error&) {});
         // The hash of a copy is known some time after the copy is; until then the old one stands.
         self->request(s.from.worker, patience, serving_hash{0})
-            .then([self](const std::string& hash) { self->state.next.serving_hash = hash; }, [](const caf::error&) {});
+            .then([self](const std::string& hash) { self->state.next.serving_hash = hash; },
+                  [](const caf::error&) {});
         for (const auto& [part, actor] : s.from.watched)
           self->request(actor, patience, status_atom_v)
-              .then([self, part = part](
-                        const actor_status& status) { self->state.health[part][status.name] = text_of(status.state); },
-                    [](const caf::error&) {}); // A dead actor is the supervisor's business.
+              .then(
+                  [self, part = part](const actor_status& status) {
+                    self->state.health[part][status.name] = text_of(status.state);
+                  },
+                  [](const caf::error&) {}); // A dead actor is the supervisor's business.
         s.collect_counters();
         s.publish();
       },
       [self](status_atom) -> actor_status {
-        return {self->state.name, actor_status::health::ok, "", {{"uptime_s", std::to_string(self->state.next.uptime_s)}}};
+        return {self->state.name,
+                actor_status::health::ok,
+                "",
+                {{"uptime_s", std::to_string(self->state.next.uptime_s)}}};
       },
   };
 }

@@ -17,7 +17,9 @@ struct world {
 };
 
 caf::behavior scripted_trainer(caf::event_based_actor*, world* w) {
-  return {[w](progress_atom) -> training_progress_ptr { return std::make_shared<const training_progress>(w->progress); }};
+  return {[w](progress_atom) -> training_progress_ptr {
+    return std::make_shared<const training_progress>(w->progress);
+  }};
 }
 caf::behavior scripted_peers(caf::event_based_actor*, world* w) {
   return {[w](peers_atom) -> peer_list_ptr { return std::make_shared<const peer_list>(w->peers); }};
@@ -42,15 +44,20 @@ struct fixture
     node_snapshot first;
     first.training = std::make_shared<const training_progress>();
     first.peers = std::make_shared<const peer_list>();
+    first.layers = {{0, "embedding", 1, "loading"}, {0, "transformer", 1, "loading"}};
     return first;
   }());
   telemetry_actor actor = keep(sys.spawn(
-      telemetry, telemetry_sources{board, counters, clock,
+      telemetry, telemetry_sources{board,
+                                   counters,
+                                   clock,
                                    caf::actor_cast<trainer_actor>(keep(sys.spawn(scripted_trainer, &w))),
                                    caf::actor_cast<peer_manager_actor>(keep(sys.spawn(scripted_peers, &w))),
                                    caf::actor_cast<layer_worker_actor>(keep(sys.spawn(scripted_worker, &w))),
                                    {{"storage", caf::actor{keep(sys.spawn(scripted_storage, &w))}}},
-                                   [] { return rewards_summary{{1}, {2}, {3}}; },
+                                   [] {
+                                     return rewards_summary{{1}, {2}, {3}};
+                                   },
                                    [this] { return free_bytes; }}));
 
   /// Two ticks: answers that arrive after the first one's publication show in the second's.
@@ -98,6 +105,23 @@ TEST_CASE_FIXTURE(fixture, "the state is training exactly while the inner loop i
   tell({node_state::draining});
   w.progress.running = true;
   CHECK(after_ticks()->state == node_state::draining);
+}
+
+TEST_CASE_FIXTURE(fixture, "a node that comes up shows at once where training stands") {
+  w.progress.inner_step = 70;
+  tell({node_state::running});
+  CHECK(board->read()->training->inner_step == 70);
+}
+
+TEST_CASE_FIXTURE(fixture, "layers are active once the model runs, and stay so while the node drains") {
+  CHECK(after_ticks()->layers[1].status == "loading");
+  tell({node_state::running});
+  CHECK(board->read()->layers[0].status == "active");
+  CHECK(board->read()->layers[1].status == "active");
+  tell({node_state::draining});
+  CHECK(board->read()->layers[1].status == "active");
+  tell({node_state::error});
+  CHECK(board->read()->layers[1].status == "error");
 }
 
 TEST_CASE_FIXTURE(fixture, "health is the worst of what is known of a part") {
