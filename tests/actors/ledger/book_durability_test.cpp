@@ -329,3 +329,19 @@ TEST_CASE_FIXTURE(used, "a closed book takes nothing more") {
   CHECK(code_of(late.error()) == errc::draining);
   CHECK(!book->close());
 }
+
+TEST_CASE_FIXTURE(used, "a closed book is whole in its one file, also while a reader has it open") {
+  const auto seq = book->head().seq;
+  const auto open_reader = reader();
+  REQUIRE(open_reader->balance());
+  REQUIRE(!book->close());
+  const std::string copy = folder + "/copy.db";
+  {
+    std::ifstream from(options.path, std::ios::binary);
+    std::ofstream(copy, std::ios::binary) << from.rdbuf();
+  }
+  const auto found = verify_book(copy, true);
+  REQUIRE(found);
+  CHECK(found->faults.empty());
+  CHECK(found->transactions == seq);
+}
