@@ -20,6 +20,7 @@
 #include "gateway/node/main_loop.hpp"
 #include "gateway/node/model_group.hpp"
 #include "gateway/node/start_identity.hpp"
+#include "gateway/node/tokenizer_recovery.hpp"
 #if NEUROSHARD_HAVE_CPU_BACKEND
 #include "kernels/cpu/cpu_backend.hpp"
 #endif
@@ -60,6 +61,7 @@ public:
     if (auto why = start()) {
       if (daemon_)
         daemon_->failed(*why);
+      show_words(); // of a wallet that is on the disk already
       if (console_)
         console_->finish();
       log::error("node", "start-failed why=\"{}\"", why->line);
@@ -78,6 +80,7 @@ private:
   std::optional<start_error> start_http();
   start_result<done> start_group_now(start_group plan);
   void announce();
+  void show_words();
   void prepare_data();
   void data_ready(std::shared_ptr<const text::dataset> data, std::shared_ptr<const text::tokenizer> tokens);
   void data_failed(const std::string& why);
@@ -369,13 +372,10 @@ void node::announce() {
                              compute_type(c, *device_) == kernels::dtype::bf16 ? "bf16" : "f32");
   banner.corpus = c.data.shards.empty() ? c.data.corpus : c.data.shards;
   banner.log_file = paths.log();
-  banner.training = c.training.enabled;
+  banner.training = c.training.enabled && !c.observer;
   banner.tls = !c.api.tls_cert.empty();
   console_->block(render_banner(banner));
-  if (!who_.words.empty()) {
-    console_->block(render_words(who_.words.view()));
-    who_.words = {};
-  }
+  show_words();
   if (!who_.words_file.empty())
     log::warn("identity",
               "new-wallet words={} hint=\"move this file to a safe place; it is the only backup\"",
@@ -387,6 +387,14 @@ void node::announce() {
     daemon_->ready(fmt::format("neuroshard runs in the background, pid {}, {} (log: {})", ::getpid(),
                                banner.url, paths.log()));
   }
+}
+
+/// Of a wallet made now, on a terminal: once.
+void node::show_words() {
+  if (who_.words.empty())
+    return;
+  console_->block(render_words(who_.words.view()));
+  who_.words = {};
 }
 
 // ---------------------------------------------------------------------------------------------- data, model
@@ -402,6 +410,12 @@ void node::prepare_data() {
     how.vocab_size = static_cast<uint32_t>(c.data.vocab_size);
     how.held_out = c.data.held_out;
     how.storage_bytes_max = static_cast<uint64_t>(c.data.max_storage_mb) * 1'000'000;
+    const auto recovered = recover_tokenizer(
+        how.tokenizer_path, directory_->paths().checkpoints(who_.identity->wallet_id(), c.instance), shape_);
+    if (!recovered)
+      return loop_.post([this, why = recovered.status().message()] { data_failed(why); });
+    if (!recovered->empty())
+      log::warn("data", "tokenizer-recovered path={} from-checkpoint={}", how.tokenizer_path, *recovered);
     if (how.corpus.empty() && how.shards.empty()) {
       // Serving only: the tokenizer that goes with the checkpoint, or plain bytes.
       auto tokens = std::filesystem::exists(how.tokenizer_path)
