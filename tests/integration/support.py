@@ -1,6 +1,7 @@
 """Runs the real program in a directory of its own and talks to it. Standard library only."""
 
 import contextlib
+import decimal
 import http.client
 import json
 import os
@@ -61,12 +62,28 @@ def free_port():
             return port
 
 
+def clean_environment(more=None):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("NEUROSHARD_")}
+    env.update(more or {})
+    return env
+
+
+def program(*arguments, timeout=60, environment=None):
+    """Runs the program to its end."""
+    return subprocess.run([PROGRAM, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout, check=False, env=clean_environment(environment))
+
+
 class Response:
     def __init__(self, status, headers, body):
         self.status, self.headers, self.body = status, headers, body
 
     def json(self):
         return json.loads(self.body)
+
+    def exact(self):
+        """The body with its amounts as they are written."""
+        return json.loads(self.body, parse_float=decimal.Decimal)
 
     @property
     def code(self):
@@ -88,6 +105,7 @@ class Node:
         self.settings.update(UNLIMITED)
         self.settings.update(settings or {})
         self.process = None
+        self.environment = {}
         self.output = os.path.join(directory, "output.txt")
         if corpus and "data.corpus" not in self.settings:
             path = os.path.join(directory, "corpus.txt")
@@ -103,8 +121,7 @@ class Node:
         return [PROGRAM, "--data-dir", self.data_dir, "--port", str(self.port), *sets, *more]
 
     def start(self, *more, ready=True, environment=None):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("NEUROSHARD_")}
-        env.update(environment or {})
+        env = clean_environment({**self.environment, **(environment or {})})
         with open(self.output, "ab") as out:
             self.process = subprocess.Popen(self.arguments(*more), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
         if ready:
@@ -113,20 +130,24 @@ class Node:
 
     def run(self, *arguments, timeout=60):
         """An offline command on this node's data directory."""
-        return subprocess.run([PROGRAM, *arguments, "--data-dir", self.data_dir], stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=timeout, check=False)
+        return program(*arguments, "--data-dir", self.data_dir, timeout=timeout)
 
     def text(self):
         with open(self.output, encoding="utf-8", errors="replace") as f:
             return f.read()
 
+    def wait_up(self, seconds=30):
+        """Until the model serves."""
+        self.wait_listening(seconds)
+        self.wait_status(("running", "training"), seconds)
+        return self
+
     def wait_listening(self, seconds=20):
         def listening():
-            if self.process.poll() is not None:
+            if self.process and self.process.poll() is not None:
                 raise AssertionError(f"the node ended with {self.process.returncode}:\n{self.text()}")
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return True
+                return self.get("/api/v1/health", token=False).status == 200
             return False
         wait_for(listening, seconds, "the node to listen")
 
@@ -165,6 +186,13 @@ class Node:
     def step(self):
         return self.status()["training"]["step"]
 
+    def value(self, *path):
+        """A value in /status."""
+        found = self.status()
+        for name in path:
+            found = found[name]
+        return found
+
     def wait_step(self, step, seconds=60):
         wait_for(lambda: self.step() >= step, seconds, f"step {step}", self)
 
@@ -172,14 +200,75 @@ class Node:
         wanted = (wanted,) if isinstance(wanted, str) else wanted
         wait_for(lambda: self.status()["status"] in wanted, seconds, f"status {wanted}", self)
 
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait_end(self, seconds=35):
+        return self.process.wait(seconds)
+
     def terminate(self, seconds=35):
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
     def kill(self):
-        if self.process and self.process.poll() is None:
-            self.process.kill()
+        if self.process:
+            if self.process.poll() is None:
+                self.process.kill()
             self.process.wait(10)
+
+    def restart(self, *more, **how):
+        """A start after an end; the port stays."""
+        return self.start(*more, **how)
+
+    def metrics(self):
+        return self.get("/api/v1/metrics").json()
+
+    def log(self):
+        with open(os.path.join(self.data_dir, "logs", "node.log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def losses(self):
+        """Loss of every tenth step, by step, from the training log; of a step that was redone after a kill both values."""
+        found = {}
+        with open(os.path.join(self.data_dir, "training_logs", "loss.jsonl"), encoding="utf-8") as f:
+            for line in f:
+                if line.endswith("\n"):  # a kill may cut the last one
+                    entry = json.loads(line)
+                    found.setdefault(entry["step"], []).append(entry["loss"])
+        return found
+
+    def connect(self, timeout=20):
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    def memory_kb(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+
+    def ledger(self):
+        """Every transaction in the book, oldest first, as the export tells them; the book has been verified."""
+        verified = self.run("ledger", "verify", "--signatures")
+        if verified.returncode != 0 or "in order" not in verified.stdout or "FAULT" in verified.stdout:
+            raise AssertionError(f"ledger verify: {verified.returncode}\n{verified.stdout}{verified.stderr}")
+        exported = self.run("ledger", "export")
+        lines = [json.loads(line) for line in exported.stdout.splitlines()]
+        return [line for line in lines if line["record"] == "transaction"]
+
+    def stream(self, body, timeout=60, exact=False):
+        """The frames of a streamed inference, one by one."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        try:
+            connection.request("POST", "/api/v1/inference", json.dumps({**body, "stream": True}), headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise AssertionError(f"{answer.status} {answer.read()}")
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:], parse_float=decimal.Decimal) if exact else json.loads(line[6:])
+                elif line not in (b"\n", b": ping\n"):
+                    raise AssertionError(f"not a frame: {line}")
+        finally:
+            connection.close()
 
     def checkpoints(self):
         root = os.path.join(self.data_dir, "checkpoints")
@@ -187,6 +276,33 @@ class Node:
         for folder, directories, _ in os.walk(root):
             found += [os.path.join(folder, d) for d in directories if len(d) == 29 and d[12] == "-"]
         return sorted(found, key=os.path.basename)
+
+
+def rewarded_steps(transactions):
+    """The ranges of steps that training rewards were paid for, in order."""
+    ranges = []
+    for entry in transactions:
+        for part in entry["refs"].split(","):
+            if entry["kind"] == "reward" and part.startswith("steps:"):
+                begin, end = part[6:].split("-")
+                ranges.append((int(begin), int(end)))
+    return ranges
+
+
+def neuro(text):
+    """An exact amount from its text, in atto."""
+    return int(decimal.Decimal(str(text)) * 10**18)
+
+
+def flip(path, at=None):
+    """Damages one byte in the middle of a file."""
+    with open(path, "r+b") as f:
+        f.seek(0, os.SEEK_END)
+        at = f.tell() // 2 if at is None else at
+        f.seek(at)
+        byte = f.read(1)
+        f.seek(at)
+        f.write(bytes([byte[0] ^ 0x10]))
 
 
 def wait_for(condition, seconds, what, node=None):
@@ -217,6 +333,17 @@ class NodeTest(unittest.TestCase):
         node = Node(directory, **how)
         self.nodes.append(node)
         return node
+
+
+    def funded_node(self, steps=60, **how):
+        """A node that has trained some steps, does not train any more, and whose rewards have matured (settings: within 1 s)."""
+        node = self.node(**how).start()
+        node.wait_step(steps)
+        if node.terminate() != 0:
+            raise AssertionError(node.text())
+        ended = time.time()
+        wait_for(lambda: time.time() > ended + 1.1, 5, "the rewards to mature")
+        return node.start("--no-training").wait_up()  # a start looks for what is due
 
 
 def main():
