@@ -61,4 +61,10 @@ TEST_CASE_FIXTURE(tool, "bad arguments and a missing book say what is wrong") {
   CHECK(run({"verify"}) == 3);
   CHECK(err.find("ledger.db") != std::string::npos);
   CHECK(run({"--help"}) == 0);
+  CHECK(run({"check-proof"}) == 1);
+  CHECK(run({"check-proof", "12"}) == 1);
+  CHECK(run({"check-proof", std::string(64, 'a')}) == 3);
+  open();
+  CHECK(run({"check-proof", std::string(64, 'a')}) == 1);
+  CHECK(err == "No proof of this id is in the book.\n");
 }
