@@ -4,11 +4,13 @@
 #include "actors/identity/wallet_file.hpp"
 
 #include <charconv>
+#include <filesystem>
 #include <istream>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <ostream>
+#include <system_error>
 
 namespace neuroshard {
 
@@ -108,9 +110,15 @@ int new_wallet(const parsed& from, const std::string& data_dir, std::ostream& ou
     return say(key.error(), err);
   const std::string address = address_of(key->pub);
   const bool store = !from.options.contains("--print-only");
-  if (store)
+  if (store) {
+    // The wallet may be the first thing that is ever put there. A directory that cannot be made shows in the
+    // write.
+    std::error_code ignored;
+    if (std::filesystem::create_directories(data_dir, ignored))
+      std::filesystem::permissions(data_dir, std::filesystem::perms::owner_all, ignored);
     if (const auto failed = write_wallet_file(wallet_path(data_dir), *token, address))
       return say(failed, err);
+  }
   out << "address: " << address << "\nwords:   " << words.view()
       << "\nWrite the 12 words down and keep them safe: they are the wallet, and they are not shown again.\n";
   if (store)

@@ -64,7 +64,10 @@ public:
       show_words(); // of a wallet that is on the disk already
       if (console_)
         console_->finish();
-      log::error("node", "start-failed why=\"{}\"", why->line);
+      // The line below is for people; the log's own copy of it goes to the file alone, except for a daemon,
+      // which has no other.
+      daemon_ ? log::error("node", "start-failed why=\"{}\"", why->line)
+              : log::info("node", "start-failed why=\"{}\"", why->line);
       shut_down();
       std::cerr << "neuroshard: " << why->line << '\n';
       return static_cast<int>(why->code);

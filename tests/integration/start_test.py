@@ -246,18 +246,22 @@ class Start(NodeTest):
         self.assertEqual(rate(), 0.002)
         self.assertEqual(node.terminate(), 0)
 
-    def test_a_second_signal_ends_at_once(self):
-        node = self.node(settings={"training.batch_size": 64, "training.seq_len": 256, "model.num_layers": 8,
-                                   "model.hidden_dim": 256, "model.num_heads": 4, "model.num_kv_heads": 2}).start()
-        # A reader who does not read keeps the drain busy.
-        node.wait_status("training", 60)
-        node.signal(signal.SIGTERM)
-        end = time.monotonic() + 20
-        while node.process.poll() is None and time.monotonic() < end:
-            time.sleep(0.1)  # signals less than half a second apart count as one
-            node.signal(signal.SIGTERM) if node.process.poll() is None else None
-        self.assertIn(node.process.returncode, (0, 143))
-        self.assertEqual(node.run("ledger", "verify").returncode, 0)
+    def test_a_second_signal_does_not_wait_for_what_is_in_hand(self):
+        # A long answer keeps the first signal waiting for up to ten seconds.
+        node = self.node(settings={"training.enabled": False, "model.num_layers": 6, "model.hidden_dim": 512, "model.num_heads": 8,
+                                   "model.num_kv_heads": 2, "model.ffn_dim": 1376, "model.max_seq_len": 2048}).start().wait_up()
+        for first, second, code in ((signal.SIGTERM, signal.SIGTERM, 143), (signal.SIGINT, signal.SIGINT, 130)):
+            answer = node.stream({"prompt": "the ", "max_tokens": 2000, "temperature": 0})
+            next(answer)
+            node.signal(first)
+            end = time.monotonic() + 8
+            while node.process.poll() is None and time.monotonic() < end:
+                time.sleep(0.05)  # signals within half a second count as one
+                node.signal(second)
+            self.assertEqual(node.wait_end(5), code, node.text())
+            answer.close()
+            self.assertEqual(node.run("ledger", "verify").returncode, 0)
+            node.start().wait_up()
 
     def test_daemon_status_logs_and_stop(self):
         node = self.node()
@@ -286,10 +290,13 @@ class Start(NodeTest):
 
 class ExitCodes(NodeTest):
     def refuses(self, node, code, *named, more=()):
+        if os.path.exists(node.output):
+            os.remove(node.output)
         node.start(*more, ready=False)
         self.assertEqual(node.wait_end(20), code, node.text())
         last = node.text().splitlines()[-1]
         self.assertTrue(last.startswith("neuroshard: "), node.text())
+        self.assertEqual(node.text().count(last[len("neuroshard: "):]), 1, node.text())
         for name in named:
             self.assertIn(name, last)
 
@@ -299,7 +306,6 @@ class ExitCodes(NodeTest):
             holder.bind(("127.0.0.1", node.port))
             holder.listen()
             self.refuses(node, 2, str(node.port))
-            os.remove(node.output)
             self.refuses(node, 2, "192.0.2.1", more=("--http-host", "192.0.2.1", "--port", str(support.free_port())))
 
     def test_3_the_data_directory_cannot_be_used(self):

@@ -14,15 +14,16 @@ using namespace neuroshard;
 namespace {
 
 struct tool {
-  std::string folder;
+  std::string folder; ///< the data directory
+  std::string made;
   std::string out;
   std::string err;
   tool() {
     char name[] = "/tmp/neuroshard-tool-XXXXXX";
     REQUIRE(::mkdtemp(name) != nullptr);
-    folder = name;
+    folder = made = name;
   }
-  ~tool() { std::filesystem::remove_all(folder); }
+  ~tool() { std::filesystem::remove_all(made); }
 
   int run(const std::vector<std::string>& args, const std::string& input = {}) {
     std::istringstream in(input);
@@ -57,6 +58,13 @@ TEST_CASE_FIXTURE(tool, "a new wallet is stored, and its words are its token") {
   CHECK(value("node id") != address.substr(2, 32));
   CHECK(run({"new"}) == 3);
   CHECK(err.find("already there") != std::string::npos);
+}
+
+TEST_CASE_FIXTURE(tool, "a wallet can be the first thing in its data directory") {
+  folder += "/not/there/yet";
+  REQUIRE(run({"new"}) == 0);
+  CHECK(std::filesystem::status(folder).permissions() == std::filesystem::perms::owner_all);
+  CHECK(run({"show"}) == 0);
 }
 
 TEST_CASE_FIXTURE(tool, "a wallet can be made on paper alone") {
