@@ -102,7 +102,7 @@ class Resume(NodeTest):
             self.assertEqual(at, step_of(newest(node)))
 
     def test_sigterm_loses_nothing(self):
-        node = self.trained("node")
+        node = self.trained("node", **{"checkpoint.every_steps": 100000, "training.diloco_steps": 10000})
         node.start()
         node.wait_step(33)
         self.assertEqual(node.terminate(), 0)
