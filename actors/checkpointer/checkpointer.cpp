@@ -43,7 +43,7 @@ void tell(const caf::strong_actor_ptr& whom, Message message) {
 // ------------------------------------------------------------------------------------------------ saving
 
 caf::result<save_begun> checkpointer_state::begin_save(pointer self, const save_checkpoint& request) {
-  if (load)
+  if (load || load_waiting)
     return refuse(errc::not_ready, "a checkpoint is being loaded");
   if (save && (!must_be_written(request.reason) || waiting.size() >= waiting_max))
     return save_begun{request.state.inner_step, false};
@@ -155,17 +155,27 @@ void checkpointer_state::end_save(pointer self) {
   for (auto& drain : drains)
     drain.deliver(caf::unit);
   drains.clear();
+  if (auto promise = std::exchange(load_waiting, std::nullopt))
+    load_now(self, std::move(*promise));
 }
 
 // ----------------------------------------------------------------------------------------------- loading
 
 caf::result<restored> checkpointer_state::begin_load(pointer self) {
-  if (save || load)
-    return refuse(errc::not_ready, "another checkpoint is being written or loaded");
+  if (load || load_waiting)
+    return refuse(errc::not_ready, "another checkpoint is being loaded");
+  auto promise = self->make_response_promise<restored>();
+  if (save)
+    load_waiting = promise;
+  else
+    load_now(self, promise);
+  return promise;
+}
+
+void checkpointer_state::load_now(pointer self, caf::typed_response_promise<restored> promise) {
   load.emplace();
-  load->promise = self->make_response_promise<restored>();
+  load->promise = std::move(promise);
   load->candidates = list_folder(options.folder);
-  auto promise = load->promise;
   // What the worker holds is what a checkpoint must have.
   self->request(worker, worker_timeout, open_snapshot{true})
       .then(
@@ -176,7 +186,6 @@ caf::result<restored> checkpointer_state::begin_load(pointer self) {
                       [self](caf::error& e) { self->state.end_load(std::move(e)); });
           },
           [self](caf::error& e) { self->state.end_load(std::move(e)); });
-  return promise;
 }
 
 kernels::status checkpointer_state::open_candidate(const std::string& id) {

@@ -65,6 +65,7 @@ struct checkpointer_state {
   std::optional<saving> save;
   std::deque<saving> waiting; ///< requests that must not be dropped
   std::optional<loading> load;
+  std::optional<caf::typed_response_promise<restored>> load_waiting; ///< until nothing is written any more
   std::vector<caf::typed_response_promise<caf::unit_t>> drains;
   std::string last_id;
   std::string last_failure; ///< empty after a success
@@ -81,6 +82,7 @@ struct checkpointer_state {
   void end_save(pointer self);
   // loading
   caf::result<restored> begin_load(pointer self);
+  void load_now(pointer self, caf::typed_response_promise<restored> promise);
   void try_next_candidate(pointer self);
   kernels::status open_candidate(const std::string& id);
   void load_next(pointer self);

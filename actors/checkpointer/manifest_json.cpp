@@ -85,6 +85,13 @@ void put_state(json_writer& out, const training_state& state) {
   put(out, "loss_first", state.loss_first);
   put(out, "loss_min", state.loss_min);
   put(out, "untrained_loss", state.untrained_loss);
+  out.Key("unclaimed");
+  out.StartObject();
+  put(out, "model_hash_start", state.unclaimed.model_hash_start);
+  put(out, "step_begin", state.unclaimed.step_begin);
+  put(out, "step_end", state.unclaimed.step_end);
+  put(out, "label_tokens", state.unclaimed.label_tokens);
+  out.EndObject();
   out.EndObject();
   out.EndObject();
 }
@@ -164,6 +171,7 @@ public:
     }
   }
   const json* object(const char* key) { return get(key); }
+  bool has(const char* key) const { return outcome_.ok() && value_ != nullptr && value_->HasMember(key); }
   const json* list(const char* key, size_t count_max) {
     const auto* member = get(key);
     if (member != nullptr && (!member->IsArray() || member->Size() > count_max)) {
@@ -237,6 +245,14 @@ void read_state(const json* value, training_state& state, status& outcome) {
   own.numbers("loss_first", state.loss_first, first_max);
   own.number("loss_min", state.loss_min);
   own.number("untrained_loss", state.untrained_loss);
+  if (own.has("unclaimed")) { // not in the first checkpoints of this format
+    object_reader work(own.object("unclaimed"), "state.own.unclaimed", outcome);
+    work.text("model_hash_start", state.unclaimed.model_hash_start, 64);
+    work.number("step_begin", state.unclaimed.step_begin);
+    work.number("step_end", state.unclaimed.step_end);
+    work.number("label_tokens", state.unclaimed.label_tokens);
+    work.done();
+  }
   own.done();
   if (outcome.ok() && state.round_first_step > state.inner_step)
     outcome = {code::corrupt, "state.shared.round_first_step is above inner_step"};

@@ -128,8 +128,14 @@ status make_directories(const std::string& path) {
     grown /= part;
     if (grown.empty() || std::filesystem::is_directory(grown, error))
       continue;
-    if (::mkdir(grown.c_str(), 0700) != 0 && errno != EEXIST)
-      return failed(code::io, grown.string(), "create directory", errno);
+    if (::mkdir(grown.c_str(), 0700) != 0) {
+      if (errno != EEXIST)
+        return failed(code::io, grown.string(), "create directory", errno);
+      continue;
+    }
+    // Its own name must be on the disk too, or a checkpoint in it is lost with it.
+    const auto above = grown.parent_path();
+    NEUROSHARD_TRY(sync_directory(above.empty() ? std::string(".") : above.string()));
   }
   if (!std::filesystem::is_directory(path, error))
     return {code::io, path + " is no directory"};

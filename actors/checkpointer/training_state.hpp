@@ -7,6 +7,14 @@
 
 namespace neuroshard {
 
+/// Work that a reward is asked for once the checkpoint that tells of it is on disk.
+struct unclaimed_work {
+  std::string model_hash_start; ///< 64 hex
+  uint64_t step_begin = 0;      ///< half open
+  uint64_t step_end = 0;
+  uint64_t label_tokens = 0; ///< 0: nothing
+};
+
 /// The counters of a checkpoint ("state" of the model page, section 10), and of a transfer.
 struct training_state {
   // shared
@@ -29,6 +37,7 @@ struct training_state {
   std::vector<double> loss_first;       ///< the first three of them, kept for ever
   double loss_min = 0;                  ///< least EMA seen; 0 before the first step
   std::optional<double> untrained_loss; ///< validation loss before the first step
+  unclaimed_work unclaimed;
 };
 
 } // namespace neuroshard

@@ -18,6 +18,22 @@ constexpr size_t hashes_max = 16;
 
 } // namespace
 
+inference_scheduler_state::~inference_scheduler_state() {
+  for (const auto& [id, g] : all) {
+    if (!g->request.sink)
+      continue;
+    auto& result = g->result;
+    result.id = id;
+    result.text = g->output.text();
+    result.finish_reason = "error";
+    result.prompt_tokens = static_cast<uint32_t>(g->prompt.size());
+    result.completion_tokens = g->output.count();
+    result.seed = g->seed;
+    result.failure = refuse(errc::unavailable, "the node had to start its model again");
+    std::exchange(g->request.sink, nullptr)->done(std::move(result));
+  }
+}
+
 /// Precondition: no call holds the generation, and it is in none of the batches.
 void inference_scheduler_state::finish(generation_ptr g, std::string reason,
                                        std::optional<caf::error> failure) {

@@ -66,6 +66,10 @@ struct inference_scheduler_state {
   bool draining = false;
   int64_t drain_until_us = 0;
 
+  /// Tells the readers of what was not finished: the scheduler may be ended to be started anew. What is
+  /// reserved for them comes back when it expires.
+  ~inference_scheduler_state();
+
   // admission (scheduler_admission.cpp)
   caf::result<generation_admitted> admit(const generation_request& request);
   caf::expected<generation_ptr> make_generation(const generation_request& request);

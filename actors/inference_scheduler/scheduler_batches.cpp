@@ -288,6 +288,8 @@ void inference_scheduler_state::rebuild(const generation_ptr& g, bool needs_room
   g->session_id = random_hex(*parts.random, 16);
   g->session_open = false;
   g->cached = 0;
+  if (g->output.count() == 0)
+    g->copy_id = 0; // nothing has been said yet: it may begin again with newer weights
   g->needs_room = needs_room;
   g->at = generation::stage::waiting;
   waiting.push_front(g);

@@ -1,6 +1,7 @@
 // Inference: PREFILL, DECODE and SCORE on the serving copy.
 #include "actors/common/kernel_error.hpp"
 #include "actors/layer_worker/layer_worker.hpp"
+#include "kernels/core/sha256.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -12,8 +13,21 @@ namespace {
 constexpr int32_t ignored_label = -100;
 constexpr size_t session_id_max = 64;
 
+/// Key of Philox(seed, step): the first 8 bytes, little-endian, of SHA-256(seed as u64 LE) (model.md section
+/// 3). Neighbouring seeds have unrelated keys.
+uint64_t draw_key(uint64_t seed) {
+  uint8_t text[8];
+  for (size_t i = 0; i < sizeof text; ++i)
+    text[i] = static_cast<uint8_t>(seed >> (8 * i));
+  const auto digest = kernels::sha256().update(text, sizeof text).finish();
+  uint64_t key = 0;
+  for (size_t i = 0; i < sizeof key; ++i)
+    key |= uint64_t{digest[i]} << (8 * i);
+  return key;
+}
+
 kernels::sample_params params_of(const sample_spec& spec) {
-  return {spec.temperature, spec.top_p, spec.top_k, spec.valid_vocab, spec.seed, spec.step};
+  return {spec.temperature, spec.top_p, spec.top_k, spec.valid_vocab, draw_key(spec.seed), spec.step};
 }
 
 caf::error check_sample(const sample_spec& spec, int64_t vocab) {

@@ -291,9 +291,12 @@ caf::result<backward_reply> layer_worker_state::on_backward(const backward_reque
   backward_reply reply;
   reply.request_id = request.header.request_id;
   reply.inner_steps = inner_steps;
-  // A step that is in hand under another number stays.
+  reply.report.optimizer_step = stage->optimizer_t();
+  // A step that is in hand under another number stays. A COMMIT that is running ends first, so that the answer
+  // tells whether the step counts.
   const bool nothing_held =
-      !begun && (binding.under_way() || (!stage->holds_gradient() && stage->saved_microbatches() == 0));
+      !begun && !committing &&
+      (binding.under_way() || (!stage->holds_gradient() && stage->saved_microbatches() == 0));
   if (nothing_held || draining)
     return reply;
   return enqueue<backward_reply>(drop_step(request), work_class::backward, work_lane::training, 0);
@@ -312,6 +315,9 @@ void layer_worker_state::on_tick() {
     end_view();
   }
   const bool had_work = binding.under_way();
+  const auto of_a_step = [](const device_job_ptr& job) { return job && job->part != step_part::none; };
+  if (of_a_step(active[static_cast<size_t>(work_lane::training)]) || queue.most_urgent(of_a_step))
+    binding.still_working(now_us); // a micro-batch of a large model may take minutes
   if (binding.expire(now_us)) {
     log::warn(name, "binding-expired");
     if (cancel_step(0) || had_work)

@@ -24,6 +24,8 @@ public:
   /// True once: the driver has been silent too long and the binding ended.
   bool expire(int64_t now_us);
 
+  /// Work of this session is being computed: nobody is silent.
+  void still_working(int64_t now_us) noexcept { heard_us_ = now_us; }
   /// A message of this session has come: `not_bound` when it is another's.
   caf::error heard(const std::string& session, int64_t now_us);
   /// Whether this micro-batch may be run: the step must be above the last committed one (`step`) and the one

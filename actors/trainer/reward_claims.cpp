@@ -15,8 +15,20 @@ void reward_claims::step(uint64_t, uint64_t label_tokens) {
   tokens_ += label_tokens;
 }
 
-void reward_claims::saving(uint64_t inner_step) {
-  saving_.push_back({inner_step, tokens_});
+void reward_claims::saving(uint64_t inner_step, bool ends_round) {
+  saving_.push_back({inner_step, tokens_, ends_round});
+}
+
+std::optional<reward_claim> reward_claims::open() const {
+  if (outer_hash_.empty() || saving_.empty())
+    return std::nullopt;
+  const auto outer = std::find_if(saving_.begin(), saving_.end(), [this](const mark& m) {
+    return m.ends_round && m.inner_step > begin_;
+  });
+  const mark& last = outer == saving_.end() ? saving_.back() : *outer;
+  if (last.inner_step <= begin_ || last.tokens <= claimed_)
+    return std::nullopt;
+  return reward_claim{outer_hash_, begin_, last.inner_step, last.tokens - claimed_};
 }
 
 std::optional<reward_claim> reward_claims::saved(uint64_t inner_step,

@@ -24,8 +24,13 @@ public:
   void begin(uint64_t inner_step, std::string outer_model_hash);
   /// A step was committed (or skipped, with 0 tokens).
   void step(uint64_t inner_step, uint64_t label_tokens);
-  /// A checkpoint of this step is being written.
-  void saving(uint64_t inner_step);
+  /// A checkpoint of this step is being written; `ends_round`: of an outer step, whose hash the work after it
+  /// will be claimed with.
+  void saving(uint64_t inner_step, bool ends_round = false);
+  /// What could be claimed if the checkpoint just begun were on disk. It is kept in that checkpoint and asked
+  /// for again after a start from it: a crash may come between the disk and the ledger, which pays a step
+  /// once however often it is claimed. Ends where the next outer step does.
+  std::optional<reward_claim> open() const;
   /// It is on disk: what may be claimed now. `outer_hash`: its model hash, when it is that of an outer step.
   std::optional<reward_claim> saved(uint64_t inner_step, const std::optional<std::string>& outer_hash);
 
@@ -35,6 +40,7 @@ private:
   struct mark {
     uint64_t inner_step;
     uint64_t tokens; ///< since begin()
+    bool ends_round;
   };
   std::string outer_hash_;
   uint64_t begin_ = 0;   ///< first step not claimed

@@ -64,6 +64,11 @@ void trainer_state::adopt(const restored& from) {
     // The ledger may have been closed before it heard of this checkpoint.
     save_ended(state.inner_step, nullptr);
   }
+  const auto& work = state.unclaimed;
+  if (now == phase::idle && work.label_tokens > 0 && work.step_begin < work.step_end &&
+      work.step_end <= state.inner_step)
+    claim({work.model_hash_start, work.step_begin, work.step_end, work.label_tokens});
+  state.unclaimed = {};
 }
 
 void trainer_state::set_enabled(bool enabled) {
@@ -102,7 +107,7 @@ void trainer_state::stop_requested(int64_t patience_us) {
 
 /// Called at a step boundary once everything else there is done.
 void trainer_state::stop_at_boundary() {
-  const bool changed = state.inner_step != checkpoint_step;
+  const bool changed = state.inner_step != checkpoint_step || checkpoint_missing;
   if (changed && !stop_saving) {
     stop_saving = true;
     return save("stop"); // its outcome calls stopped()
@@ -128,12 +133,17 @@ void trainer_state::stopped() {
 }
 
 void trainer_state::on_tick() {
-  if (stop_promises.empty() || now != phase::stepping || parts.time->steady_us() < stop_deadline_us)
+  // What has been trained must reach the disk in time also when training pauses.
+  if (now == phase::paused && time_checkpoint_due()) {
+    now = phase::boundary;
+    return boundary();
+  }
+  if (stop_promises.empty() || now != phase::stepping || !step || step->dropping ||
+      parts.time->steady_us() < stop_deadline_us)
     return;
-  log::info(name, "step-dropped step={}", step ? step->number : 0);
-  ++epoch;
-  step.reset();
+  log::info(name, "step-dropped step={}", step->number);
   discard([me = self] {
+    me->state.step.reset();
     me->state.now = phase::boundary;
     me->state.boundary();
   });
@@ -252,6 +262,8 @@ trainer_actor::behavior_type trainer(trainer_state::pointer self, trainer_option
       [self](const checkpoint_saved& saved) { self->state.save_ended(saved.inner_step, &saved); },
       [self](const checkpoint_failed& failed) {
         log::warn(self->state.name, "checkpoint-failed step={} why={}", failed.inner_step, failed.message);
+        if (failed.inner_step == self->state.checkpoint_step)
+          self->state.checkpoint_missing = true;
         self->state.save_ended(failed.inner_step, nullptr);
       },
       [self](next_atom) {

@@ -73,6 +73,8 @@ struct trainer_state {
     size_t next_part = 0;
     double loss_sum = 0; ///< losses of its micro-batches, weighted by their labels
     double grad_norm = 0;
+    bool committing = false; ///< COMMIT has been sent
+    bool dropping = false;   ///< DISCARD has been sent
   };
 
   pointer self = nullptr;
@@ -110,6 +112,7 @@ struct trainer_state {
   double heldout_sum = 0;
   uint64_t checkpoint_step = 0; ///< of the last one begun
   int64_t checkpoint_us = 0;
+  bool checkpoint_missing = false; ///< that one was not taken, or not written
   uint64_t refreshed_step = 0;
   int64_t refreshed_us = 0;
   std::vector<uint64_t> outer_saves; ///< inner steps of checkpoints under way that end a round
@@ -136,6 +139,7 @@ struct trainer_state {
   // duties at a step boundary (trainer_duties.cpp)
   void boundary();
   bool do_next_duty();
+  bool time_checkpoint_due() const;
   void wait_for_next();
   void apply_patch();
   void find_route();

@@ -99,15 +99,14 @@ bool trainer_state::do_next_duty() {
       return true;
     }
   }
-  if (!options.enabled || !parts.data)
-    return false;
-  const bool changed = state.inner_step != checkpoint_step;
-  if (state.inner_step >= checkpoint_step + options.checkpoint_every_steps) {
-    save("step");
+  if (time_checkpoint_due()) {
+    save("time");
     return true;
   }
-  if (changed && now_us - checkpoint_us >= int64_t{options.checkpoint_every_s} * 1'000'000) {
-    save("time");
+  if (!options.enabled || !parts.data)
+    return false;
+  if (state.inner_step >= checkpoint_step + options.checkpoint_every_steps) {
+    save("step");
     return true;
   }
   if (state.inner_step != refreshed_step && now_us - refreshed_us >= int64_t{options.refresh_s} * 1'000'000)
@@ -121,6 +120,11 @@ bool trainer_state::do_next_duty() {
     return true;
   }
   return false;
+}
+
+bool trainer_state::time_checkpoint_due() const {
+  return (state.inner_step != checkpoint_step || checkpoint_missing) &&
+         parts.time->steady_us() - checkpoint_us >= int64_t{options.checkpoint_every_s} * 1'000'000;
 }
 
 void trainer_state::apply_patch() {
@@ -198,22 +202,30 @@ void trainer_state::save(const std::string& reason) {
   const uint64_t at = state.inner_step;
   checkpoint_step = at;
   checkpoint_us = parts.time->steady_us();
-  if (at == state.round_first_step)
+  checkpoint_missing = false;
+  const bool ends_round = at == state.round_first_step;
+  if (ends_round)
     outer_saves.push_back(at);
-  claims.saving(at);
+  claims.saving(at, ends_round);
+  auto what = snapshot_state();
+  if (auto work = claims.open())
+    what.unclaimed = {work->model_hash_start, work->step_begin, work->step_end, work->label_tokens};
   const bool stopping = reason == "stop";
   // The answer comes as soon as the view of the weights is open; the writing goes on beside the next steps.
-  self->request(parts.checkpointer, long_timeout, save_checkpoint{snapshot_state(), reason})
+  self->request(parts.checkpointer, long_timeout, save_checkpoint{std::move(what), reason})
       .then(
           [me = self, stopping](const save_begun& begun) {
             if (stopping && begun.started)
               return; // the outcome is waited for
+            if (!begun.started)
+              me->state.checkpoint_missing = true;
             if (stopping)
               return me->state.stopped();
             me->state.wait_for_next();
           },
           [me = self, stopping](const caf::error& e) {
             log::warn(name, "checkpoint-not-begun why={}", problem_of(e).message);
+            me->state.checkpoint_missing = true;
             if (stopping)
               return me->state.stopped();
             me->state.wait_for_next();

@@ -98,6 +98,7 @@ void trainer_state::part_answered(const forward_reply& reply) {
 }
 
 void trainer_state::commit() {
+  step->committing = true;
   backward_request call;
   call.header = header();
   call.layer_begin = route.hops.front().layer_begin;
@@ -192,22 +193,34 @@ void trainer_state::step_failed(const caf::error& why) {
   }
   if (failures_of_step >= failures_max)
     return skip(what.message.c_str(), false);
-  step.reset();
   discard([me = self] {
+    me->state.step.reset();
     me->state.now = phase::boundary;
     me->state.self->send(me->state.self, next_atom_v);
   });
 }
 
+/// Drops the step in hand, then goes on with `then`; unless its COMMIT had begun to change weights: that goes
+/// to its end, and the step counts.
 void trainer_state::discard(std::function<void()> then) {
-  ++epoch;
+  const uint64_t at = ++epoch;
+  step->dropping = true;
   backward_request call;
   call.header = header();
   call.step = state.inner_step + 1;
   call.action = backward_action::discard;
   self->request(parts.worker, discard_timeout, std::move(call))
-      .then([then](const backward_reply&) { then(); },
-            [then, me = self](const caf::error& e) {
+      .then([then, me = self, at](const backward_reply& reply) {
+              auto& trainer = me->state;
+              if (at != trainer.epoch)
+                return;
+              const bool committed = trainer.step && trainer.step->committing &&
+                                     reply.report.optimizer_step > trainer.state.optimizer_step;
+              committed ? trainer.committed(reply) : then();
+            },
+            [then, me = self, at](const caf::error& e) {
+              if (at != me->state.epoch)
+                return;
               // Not bound any more: what was accumulated is gone with the binding.
               me->state.bound = false;
               log::debug(name, "discard-refused why={}", problem_of(e).message);

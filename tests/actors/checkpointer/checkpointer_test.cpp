@@ -194,3 +194,16 @@ TEST_CASE_FIXTURE(fixture, "later checkpoints of another tokenizer do not push o
   REQUIRE(kept.size() == 7);
   CHECK(kept.back().inner_step == 7);
 }
+
+TEST_CASE_FIXTURE(fixture, "a checkpoint that is asked for while one is being written is loaded after it") {
+  auto actor = make();
+  script->before_read = [&, asked_for = false](const read_snapshot&) mutable {
+    if (!std::exchange(asked_for, true))
+      caf::anon_send(actor, restore_latest{}); // whose answer nobody waits for
+  };
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(200), "step"}));
+  sched.run();
+  CHECK(saved());
+  CHECK(script->loaded);
+  CHECK(ask<restored>(*this, actor, restore_latest{})->found);
+}

@@ -345,3 +345,55 @@ TEST_CASE_FIXTURE(scheduler_fixture, "a prompt of invalid UTF-8 and NUL is taken
   CHECK(admitted->prompt_tokens == 4);
   CHECK(sink->result->finish_reason == "length");
 }
+
+TEST_CASE_FIXTURE(scheduler_fixture, "an end in the middle of a batch leaves the other rows as they were") {
+  next = [](const std::string&, uint32_t position) { return byte_token(static_cast<char>('a' + position % 26)); };
+  auto actor = make();
+  REQUIRE(ask<generation_admitted>(*this, actor, request(std::make_shared<recording_sink>()))); // hash known
+  auto first = std::make_shared<recording_sink>();
+  auto second = std::make_shared<recording_sink>();
+  auto third = std::make_shared<recording_sink>();
+  caf::anon_send(actor, request(first, "hello", 2));
+  caf::anon_send(actor, request(second, "hello", 9));
+  caf::anon_send(actor, request(third, "hello", 4));
+  sched.run();
+  REQUIRE(second->result);
+  CHECK(first->text() == "gh");
+  CHECK(second->text() == "ghijklmno");
+  CHECK(third->text() == "ghij");
+  CHECK(sessions.empty());
+}
+
+TEST_CASE_FIXTURE(scheduler_fixture, "readers are told when the scheduler ends under them") {
+  auto actor = make();
+  call_outcome = [&](const forward_request& r) -> caf::error {
+    if (r.mode == forward_mode::decode && r.token_ids && r.rows.front().cache_position == 8)
+      caf::anon_send_exit(caf::actor_cast<caf::actor>(actor), caf::exit_reason::kill);
+    return {};
+  };
+  auto sink = std::make_shared<recording_sink>();
+  caf::anon_send(actor, request(sink, "hello", 50));
+  sched.run();
+  REQUIRE(sink->result);
+  CHECK(sink->result->finish_reason == "error");
+  CHECK(code_of(*sink->result->failure) == errc::unavailable);
+  CHECK(sink->result->completion_tokens == 3);
+}
+
+TEST_CASE_FIXTURE(scheduler_fixture, "a prompt that lost its cache before the first token may begin with newer weights") {
+  options.prefill_chunk = 4;
+  bool lost = false;
+  row_outcome = [&](const forward_request& r, size_t) {
+    if (r.mode == forward_mode::prefill && r.rows.front().cache_position == 4 && !std::exchange(lost, true)) {
+      copy_id = 8; // refreshed meanwhile
+      return row_status::evicted;
+    }
+    return row_status::ok;
+  };
+  auto actor = make();
+  auto sink = std::make_shared<recording_sink>();
+  REQUIRE(ask<generation_admitted>(*this, actor, request(sink, "hello, you", 3)));
+  REQUIRE(sink->result);
+  CHECK(sink->result->finish_reason == "length");
+  CHECK(sink->result->model_hash == std::string(63, '0') + "8");
+}

@@ -189,3 +189,30 @@ TEST_CASE_FIXTURE(worker_fixture, "a driver that is silent for 120 s loses the b
   sched.run();
   CHECK(ask<forward_reply>(*this, worker, forward(forward_mode::bind, "other")));
 }
+
+TEST_CASE_FIXTURE(worker_fixture, "DISCARD during a COMMIT is answered after it, with the step that it made") {
+  bind();
+  REQUIRE(ask<forward_reply>(*this, worker, train(1)));
+  auto committing = ask_later<backward_reply>(*this, worker, backward(backward_action::commit, 1));
+  for (int i = 0; i < 4; ++i) // its first slices
+    REQUIRE(sched.try_run_once());
+  auto discarding = ask_later<backward_reply>(*this, worker, backward(backward_action::discard, 1));
+  sched.run();
+  CHECK(committing.receive()->report.optimizer_step == 1);
+  CHECK(discarding.receive()->report.optimizer_step == 1);
+  CHECK(ask<backward_reply>(*this, worker, backward(backward_action::discard, 2))->report.optimizer_step == 1);
+  REQUIRE(ask<forward_reply>(*this, worker, train(2)));
+  CHECK(ask<backward_reply>(*this, worker, backward(backward_action::commit, 2))->report.optimizer_step == 2);
+}
+
+TEST_CASE_FIXTURE(worker_fixture, "a driver whose micro-batch is being computed is not silent") {
+  bind();
+  auto training = ask_later<forward_reply>(*this, worker, train(1));
+  for (int i = 0; i < 20; ++i)
+    REQUIRE(sched.try_run_once());
+  clock->advance_s(121);
+  sched.advance_time(std::chrono::seconds(1));
+  sched.run();
+  CHECK(training.receive());
+  CHECK(ask<backward_reply>(*this, worker, backward(backward_action::commit, 1)));
+}
