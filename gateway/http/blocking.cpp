@@ -9,13 +9,18 @@ constexpr size_t waiting_max = 256;
 blocking_worker::blocking_worker() : thread_([this] { run(); }) {}
 
 blocking_worker::~blocking_worker() {
+  stop();
+}
+
+void blocking_worker::stop() {
   {
     const std::lock_guard hold(guard_);
     stopping_ = true;
     jobs_.clear();
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable())
+    thread_.join();
 }
 
 bool blocking_worker::submit(std::function<void()> job) {

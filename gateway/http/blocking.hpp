@@ -26,6 +26,8 @@ public:
   blocking_worker& operator=(const blocking_worker&) = delete;
   /// False when too much is waiting already.
   bool submit(std::function<void()> job);
+  /// Ends the thread after the job in hand; what waits is dropped. Called before what the jobs use goes.
+  void stop();
 
 private:
   void run();

@@ -42,6 +42,9 @@ public:
   virtual bool encrypted() const noexcept = 0;
   /// Whether the client's end of stream or an error has been seen; looks at the socket.
   virtual bool peer_gone() = 0;
+  /// Takes what the socket shows by now for a sign of life: settles the deliveries of responses whose client
+  /// has closed in order, or sent more, without waiting for the turn of the read.
+  virtual void settle_by_look() = 0;
   /// Called once when the client goes during this request (end of stream, error). Replaces the one before;
   /// cleared at its end.
   virtual void on_gone(std::function<void()> fn) = 0;

@@ -26,6 +26,7 @@ gateway::gateway(const server_settings& s, node_services services, size_t lanes)
 }
 
 gateway::~gateway() {
+  reader.stop();
   generations->clear();
 }
 
@@ -131,7 +132,7 @@ task<response> gateway::serve(exchange& x) {
 
 response gateway::refuse_malformed(exchange& x, const problem& what) {
   count(node.counters->http_requests);
-  x.request_id = lanes_[x.link.home()->index()]->ids.next({});
+  x.request_id = lanes_[x.link.home()->index()]->ids.next(x.in.header("X-Request-Id"));
   return error_response(errc::invalid_request, what, x.request_id);
 }
 

@@ -11,6 +11,7 @@
 #include "gateway/http/middlewares/request_id.hpp"
 #include "gateway/http/server.hpp"
 #include "gateway/http/task.hpp"
+#include "gateway/http/unsettled.hpp"
 
 #include <array>
 #include <atomic>
@@ -65,6 +66,7 @@ public:
   shared_rates rates;
   std::atomic<bool> draining{false};
   const std::shared_ptr<generation_desk> generations;
+  unsettled_responses unsettled;
 
 private:
   struct per_lane {

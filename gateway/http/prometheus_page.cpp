@@ -14,8 +14,11 @@ namespace {
 class page_builder {
 public:
   void counter(const char* name, const char* help, uint64_t value) {
+    counter(name, help, static_cast<double>(value));
+  }
+  void counter(const char* name, const char* help, double value) {
     prometheus::ClientMetric sample;
-    sample.counter.value = static_cast<double>(value);
+    sample.counter.value = value;
     add(name, help, prometheus::MetricType::Counter, std::move(sample));
   }
   void gauge(const char* name, const char* help, double value) {
@@ -68,7 +71,7 @@ std::string render_prometheus(const node_snapshot& s) {
   out.counter("network_rpc_calls", "Calls between nodes.", s.rpc_calls);
   out.gauge("network_peer_count", "Peers online.", static_cast<double>(online_peers(s)));
   out.gauge("rewards_earned_today", "NEURO earned this UTC day.", approximate(s.rewards.earned_today));
-  out.gauge("rewards_earned_total", "NEURO earned.", approximate(s.rewards.earned_total));
+  out.counter("rewards_earned_total", "NEURO earned.", approximate(s.rewards.earned_total));
   out.gauge("rewards_pending", "NEURO not matured yet.", approximate(s.rewards.pending));
   out.gauge("uptime_seconds", "Seconds since the start.", static_cast<double>(s.uptime_s));
   return out.text();

@@ -175,6 +175,10 @@ request_parser::state request_parser::feed(const char* data, size_t size, size_t
     if (!p.is_header_done())
       return state::need_more;
     impl_->into.keep_alive = p.keep_alive();
+    // Beast takes a coding it does not know for no body at all; what follows would then pass for another
+    // request.
+    if (!p.chunked() && impl_->into.header_count("Transfer-Encoding") > 0)
+      return impl_->fail(beast::http::make_error_code(beast::http::error::bad_transfer_encoding));
   }
   p.eager(true);
   if (!p.is_done() && used < size) {

@@ -131,6 +131,14 @@ public:
     return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
   }
 
+  void settle_by_look() override {
+    if (closed_ || gone_ || deliveries_.empty())
+      return;
+    char byte;
+    if (::recv(socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+      settle_written(INT64_MAX);
+  }
+
   void on_gone(std::function<void()> fn) override {
     if (gone_ || closed_)
       fn();

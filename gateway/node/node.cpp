@@ -66,8 +66,10 @@ public:
         console_->finish();
       // The line below is for people; the log's own copy of it goes to the file alone, except for a daemon,
       // which has no other.
-      daemon_ ? log::error("node", "start-failed why=\"{}\"", why->line)
-              : log::info("node", "start-failed why=\"{}\"", why->line);
+      if (log_ && daemon_)
+        log::error("node", "start-failed why=\"{}\"", why->line);
+      else if (log_)
+        log::info("node", "start-failed why=\"{}\"", why->line);
       shut_down();
       std::cerr << "neuroshard: " << why->line << '\n';
       return static_cast<int>(why->code);

@@ -11,6 +11,31 @@ namespace {
 
 constexpr int64_t days_max = 36'500; ///< a form check; the ledger knows the rules of the lock
 
+/// Before it is decided whether a request repeats a lost one: has a client of an equal one closed meanwhile?
+/// Its connection is asked on its own lane, and tells the ledger before this request does.
+task<bool> settle_equal_ones(gateway& g, const exchange& x, const request_mark& mark) {
+  struct survey {
+    waker wait;
+    size_t open = 0;
+  };
+  const auto holders = g.unsettled.find(mark);
+  const auto asked = std::make_shared<survey>();
+  asked->open = holders.size();
+  const lane_ptr home = x.link.home();
+  for (const auto& h : holders)
+    h.home->post([asked, home, link = h.link] {
+      if (const auto held = link.lock())
+        held->settle_by_look();
+      home->post([asked] {
+        if (--asked->open == 0)
+          asked->wait.wake();
+      });
+    });
+  while (asked->open > 0)
+    co_await until_woken{asked->wait};
+  co_return !holders.empty();
+}
+
 /// Sends one operation to the ledger under the request's mark and renders what it did. The ledger answers a
 /// repeated request with the first one's result; once the response has reached the client, the next identical
 /// request is a new one.
@@ -19,7 +44,9 @@ task<response> move(gateway& g, exchange& x, Operation what, void (*render)(json
   auto mark = mark_of(x);
   if (!mark)
     co_return error_response(mark.error(), x.request_id);
-  what.mark = std::move(*mark);
+  if (mark->key.empty())
+    co_await settle_equal_ones(g, x, *mark);
+  what.mark = *mark;
   const auto done = co_await g.ask_actor<Result>(x, g.node.ledger, std::move(what));
   if (!done)
     co_return error_response(done.error(), x.request_id);
@@ -27,7 +54,8 @@ task<response> move(gateway& g, exchange& x, Operation what, void (*render)(json
   render(out, *done);
   response r = json_response(out);
   if (const int64_t row = done->origin.row; row != 0)
-    r.on_delivery = [&g, row](bool delivered) {
+    r.on_delivery = [&g, row, mark = *mark, held = g.unsettled.add(*mark, x.link)](bool delivered) {
+      g.unsettled.remove(mark, held);
       if (delivered)
         g.asker.tell(g.node.ledger.get(), mark_delivered{row});
     };

@@ -174,6 +174,13 @@ bool client::closed_by_server(int patience_ms) {
   return rest && rest->empty();
 }
 
+void client::send_last(std::string_view bytes) {
+  const int on = 1;
+  REQUIRE(::setsockopt(fd_, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == 0);
+  send(bytes);
+  shutdown_send();
+}
+
 void client::shutdown_send() {
   ::shutdown(fd_, SHUT_WR);
 }

@@ -48,6 +48,8 @@ public:
   /// True when the server closes without another byte.
   bool closed_by_server(int patience_ms = 5000);
   void shutdown_send();
+  /// Bytes and the end of the stream in one segment: whoever can read the one sees the other.
+  void send_last(std::string_view bytes);
   /// Ends with RST instead of an orderly close.
   void reset();
   void close();

@@ -33,6 +33,7 @@ inference_scheduler_actor::behavior_type scripted_scheduler(inference_scheduler_
       },
       [script](const cancel_generation& c) { script->on_cancel(c.id); },
       [](tick_atom) {},
+      [](pump_atom) {},
       [](drain_atom) {},
       [](status_atom) { return actor_status{}; },
   };

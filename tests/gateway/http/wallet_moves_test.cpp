@@ -178,8 +178,7 @@ TEST_CASE_FIXTURE(node_fixture, "a response to a client that has gone is not del
   const std::string path = "/api/v1/wallet/unstake";
   {
     client c = connect(); // its end of stream is there before the response is written
-    c.send(post_bytes(path, "{}") + post_bytes(path, "{}"));
-    c.shutdown_send();
+    c.send_last(post_bytes(path, "{}") + post_bytes(path, "{}"));
     CHECK(c.receive().status == 200);
     CHECK(c.receive().status == 200);
   }
