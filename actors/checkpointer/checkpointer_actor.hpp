@@ -47,7 +47,7 @@ struct restored {
   bool found = false;
   std::string id;
   training_state state;
-  std::string model_hash; ///< 64 hex, f32 masters of this checkpoint
+  std::string model_hash;             ///< 64 hex, f32 masters of this checkpoint
   std::vector<std::string> set_aside; ///< damaged ones, renamed to <name>.damaged
 };
 

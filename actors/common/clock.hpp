@@ -1,7 +1,7 @@
 #pragma once
 
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -21,7 +21,8 @@ using time_source_ptr = std::shared_ptr<const time_source>;
 /// The machine's clocks.
 time_source_ptr system_time();
 
-/// Randomness for ids and seeds, passed in likewise. Thread safe. The production source is the operating system's.
+/// Randomness for ids and seeds, passed in likewise. Thread safe. The production source is the operating
+/// system's.
 class random_source {
 public:
   virtual ~random_source() = default;

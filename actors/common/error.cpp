@@ -50,7 +50,9 @@ const char* to_string(errc e) noexcept {
   return "internal";
 }
 
-caf::error refuse(errc code, problem what) { return caf::make_error(code, std::move(what)); }
+caf::error refuse(errc code, problem what) {
+  return caf::make_error(code, std::move(what));
+}
 
 caf::error refuse(errc code, std::string message) {
   problem what;

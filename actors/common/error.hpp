@@ -5,8 +5,8 @@
 #include <caf/allowed_unsafe_message_type.hpp>
 #include <caf/error.hpp>
 #include <caf/expected.hpp>
-#include <caf/message.hpp>
 #include <caf/make_message.hpp>
+#include <caf/message.hpp>
 #include <caf/type_id.hpp>
 
 #include <cstdint>
@@ -17,7 +17,8 @@
 
 namespace neuroshard {
 
-/// Why something was refused or failed. One enum for all actors; mapped once to HTTP (gateway/http) and once to gRPC (gateway/grpc).
+/// Why something was refused or failed. One enum for all actors; mapped once to HTTP (gateway/http) and once
+/// to gRPC (gateway/grpc).
 enum class errc : uint8_t {
   ok = 0,
   invalid_request,      ///< a value is malformed or out of range; `problem` names the field
@@ -58,7 +59,8 @@ struct problem {
 caf::error refuse(errc code, problem what);
 caf::error refuse(errc code, std::string message);
 
-/// The code of an error; errors of CAF itself (timeouts, dead receivers) become timeout, unavailable or internal.
+/// The code of an error; errors of CAF itself (timeouts, dead receivers) become timeout, unavailable or
+/// internal.
 errc code_of(const caf::error& e);
 /// The problem of an error; for errors without one, a message made from the code.
 problem problem_of(const caf::error& e);

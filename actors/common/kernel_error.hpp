@@ -28,8 +28,9 @@ inline errc to_errc(kernels::code c) noexcept {
   return errc::internal;
 }
 
-/// The error of a kernel, model or text operation. Its reason is the name of the kernel code where that says more than the errc does:
-/// "out_of_memory" (another size may fit), "not_finite" (the values were refused, not the request).
+/// The error of a kernel, model or text operation. Its reason is the name of the kernel code where that says
+/// more than the errc does: "out_of_memory" (another size may fit), "not_finite" (the values were refused,
+/// not the request).
 inline caf::error refuse(const kernels::status& why) {
   problem what;
   what.message = why.message();

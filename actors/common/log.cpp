@@ -24,7 +24,9 @@ spdlog::level::level_enum spdlog_level(level at) noexcept {
 
 } // namespace
 
-bool enabled(level at) noexcept { return spdlog::default_logger_raw()->should_log(spdlog_level(at)); }
+bool enabled(level at) noexcept {
+  return spdlog::default_logger_raw()->should_log(spdlog_level(at));
+}
 
 void write(level at, std::string_view who, std::string_view text) {
   spdlog::default_logger_raw()->log(spdlog_level(at), "{}: {}", who, text);

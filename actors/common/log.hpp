@@ -6,9 +6,10 @@
 #include <utility>
 
 /// The log. One line = actor or part, event in kebab-case, key=value pairs:
-/// `log::info("checkpointer", "saved step={} bytes={} ms={}", step, bytes, ms)`. Error: someone must act; warn: degraded but handled;
-/// info: life cycle; debug: per request. Never a secret, never a tensor, no text of a prompt. Thread safe.
-/// Where lines go (file, terminal) and the level are set up by the gateway (gateway/config/logging).
+/// `log::info("checkpointer", "saved step={} bytes={} ms={}", step, bytes, ms)`. Error: someone must act;
+/// warn: degraded but handled; info: life cycle; debug: per request. Never a secret, never a tensor, no text
+/// of a prompt. Thread safe. Where lines go (file, terminal) and the level are set up by the gateway
+/// (gateway/config/logging).
 namespace neuroshard::log {
 
 enum class level : unsigned char { trace, debug, info, warn, error };

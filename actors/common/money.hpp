@@ -40,9 +40,20 @@ enum class amount_text : uint8_t {
   string, ///< text of a JSON string: more than 18 fractional digits are refused
 };
 /// Why a text is no amount.
-enum class amount_error : uint8_t { ok, malformed, negative, zero, too_long, too_precise, exponent, overflow };
-/// Reads a decimal text (exponent allowed, within +-40; at most 64 characters). Zero, also after rounding, is refused unless allowed.
-amount_error parse_amount(std::string_view text, amount_text kind, bool allow_zero, neuro_amount& out) noexcept;
+enum class amount_error : uint8_t {
+  ok,
+  malformed,
+  negative,
+  zero,
+  too_long,
+  too_precise,
+  exponent,
+  overflow
+};
+/// Reads a decimal text (exponent allowed, within +-40; at most 64 characters). Zero, also after rounding, is
+/// refused unless allowed.
+amount_error parse_amount(std::string_view text, amount_text kind, bool allow_zero,
+                          neuro_amount& out) noexcept;
 /// One sentence for people.
 const char* to_string(amount_error e) noexcept;
 

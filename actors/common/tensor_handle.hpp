@@ -6,8 +6,8 @@
 
 namespace neuroshard {
 
-/// A tensor as it travels between actors and gateways: a view and a share in whatever owns the bytes (device memory, a received
-/// message, a mapped file). Immutable once sent; copying a handle copies no element.
+/// A tensor as it travels between actors and gateways: a view and a share in whatever owns the bytes (device
+/// memory, a received message, a mapped file). Immutable once sent; copying a handle copies no element.
 struct tensor_handle {
   kernels::tensor view;                  ///< in the address space of `device`, or of the host
   std::shared_ptr<const void> owner;     ///< keeps the bytes alive

@@ -14,14 +14,15 @@
 #include <string>
 #include <vector>
 
-/// The INFERENCE SCHEDULER: the bounded queue of requests and the running batch. Tokenizes, reserves and settles the fee, prefills,
-/// decodes all running generations together (continuous batching), applies stop rules, streams tokens out.
+/// The INFERENCE SCHEDULER: the bounded queue of requests and the running batch. Tokenizes, reserves and
+/// settles the fee, prefills, decodes all running generations together (continuous batching), applies stop
+/// rules, streams tokens out.
 namespace neuroshard {
 
 /// What came of a generation.
 struct generation_result {
-  std::string id; ///< "inf_" + 24 hex
-  std::string text; ///< completion only, valid UTF-8, stop string removed
+  std::string id;            ///< "inf_" + 24 hex
+  std::string text;          ///< completion only, valid UTF-8, stop string removed
   std::string finish_reason; ///< stop, length, error
   uint32_t prompt_tokens = 0;
   uint32_t completion_tokens = 0;
@@ -30,22 +31,24 @@ struct generation_result {
   double inference_ms = 0;
   std::string model_hash; ///< 64 hex, of the pinned serving copy
   uint64_t seed = 0;
-  std::optional<double> logprob; ///< sum over the completion, when asked
+  std::optional<double> logprob;     ///< sum over the completion, when asked
   std::optional<caf::error> failure; ///< with finish_reason "error"
 };
 
-/// Where a generation's output goes. Called from the scheduler's thread, in order, `done` exactly once and last; must not block.
-/// The implementation (the HTTP gateway, the console, a test) posts to its own thread.
+/// Where a generation's output goes. Called from the scheduler's thread, in order, `done` exactly once and
+/// last; must not block. The implementation (the HTTP gateway, the console, a test) posts to its own thread.
 class generation_sink {
 public:
   virtual ~generation_sink() = default;
-  /// Text that became complete with one token (or more, joined), its index from 0, and the sum of their log-probabilities.
+  /// Text that became complete with one token (or more, joined), its index from 0, and the sum of their
+  /// log-probabilities.
   virtual void token(std::string text, uint32_t index, std::optional<double> logprob) = 0;
   virtual void done(generation_result result) = 0;
 };
 
-/// A request, already validated for form and ranges by the gateway; the scheduler checks what needs the tokenizer and the model
-/// (prompt tokens + max_tokens <= context: errc::invalid_request, field "prompt", details limit, prompt_tokens).
+/// A request, already validated for form and ranges by the gateway; the scheduler checks what needs the
+/// tokenizer and the model (prompt tokens + max_tokens <= context: errc::invalid_request, field "prompt",
+/// details limit, prompt_tokens).
 struct generation_request {
   std::string prompt;
   uint32_t max_tokens = 100;
@@ -82,7 +85,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::cancel_generation)
 namespace neuroshard {
 
 using inference_scheduler_actor = caf::typed_actor<
-    // Admits a generation or says why not (overloaded, insufficient_balance, not_ready, draining, invalid_request).
+    // Admits a generation or says why not (overloaded, insufficient_balance, not_ready, draining,
+    // invalid_request).
     caf::replies_to<generation_request>::with<generation_admitted>, caf::reacts_to<cancel_generation>,
     // Internal: time limits; the next calls to the layer worker.
     caf::reacts_to<tick_atom>, caf::reacts_to<pump_atom>,

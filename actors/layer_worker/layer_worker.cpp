@@ -292,8 +292,8 @@ caf::result<backward_reply> layer_worker_state::on_backward(const backward_reque
   reply.request_id = request.header.request_id;
   reply.inner_steps = inner_steps;
   reply.report.optimizer_step = stage->optimizer_t();
-  // A step that is in hand under another number stays. A COMMIT that is running ends first, so that the answer
-  // tells whether the step counts.
+  // A step that is in hand under another number stays. A COMMIT that is running ends first, so that the
+  // answer tells whether the step counts.
   const bool nothing_held =
       !begun && !committing &&
       (binding.under_way() || (!stage->holds_gradient() && stage->saved_microbatches() == 0));

@@ -16,10 +16,11 @@
 #include <string>
 #include <vector>
 
-/// The LAYER WORKER: one device, its queue, a contiguous range of layers (and perhaps `embed` and `head`) with their weights,
-/// gradients, optimizer state and KV caches. The messages are those of the gRPC methods Forward and Backward, so that a request of a
-/// peer and one of this node's own trainer or scheduler are the same thing. Long work is cut into slices: a decode waits for one
-/// slice, never for a training step. Order of waiting work: decode, prefill, backward, forward, bulk.
+/// The LAYER WORKER: one device, its queue, a contiguous range of layers (and perhaps `embed` and `head`)
+/// with their weights, gradients, optimizer state and KV caches. The messages are those of the gRPC methods
+/// Forward and Backward, so that a request of a peer and one of this node's own trainer or scheduler are the
+/// same thing. Long work is cut into slices: a decode waits for one slice, never for a training step. Order
+/// of waiting work: decode, prefill, backward, forward, bulk.
 namespace neuroshard::model {
 class serving_copy;
 }
@@ -28,9 +29,16 @@ namespace neuroshard {
 
 enum class forward_mode : uint8_t { prefill = 1, decode = 2, train = 3, score = 4, bind = 5 };
 enum class backward_action : uint8_t { gradient = 1, commit = 2, discard = 3, release = 4 };
-enum class row_status : uint8_t { ok = 1, unknown_session = 2, cache_mismatch = 3, evicted = 4, no_memory = 5 };
+enum class row_status : uint8_t {
+  ok = 1,
+  unknown_session = 2,
+  cache_mismatch = 3,
+  evicted = 4,
+  no_memory = 5
+};
 
-/// How the head turns logits into a token. `step` is the Philox counter: a repeated call draws the same token.
+/// How the head turns logits into a token. `step` is the Philox counter: a repeated call draws the same
+/// token.
 struct sample_spec {
   float temperature = 1;
   uint32_t top_k = 0;
@@ -59,7 +67,8 @@ struct session_row {
   bool close = false;
 };
 
-/// See ForwardRequest of the gRPC page for the meaning of each field. Token ids, positions and labels are i32 [batch, seq].
+/// See ForwardRequest of the gRPC page for the meaning of each field. Token ids, positions and labels are i32
+/// [batch, seq].
 struct forward_request {
   work_header header;
   forward_mode mode = forward_mode::decode;
@@ -94,8 +103,8 @@ struct stage_report {
   uint32_t cache_length = 0;
   uint64_t compute_us = 0;
   uint64_t queue_us = 0;
-  bool ready = false;       ///< every micro-batch of the step is accumulated here
-  double grad_norm_sq = 0;  ///< of the accumulated gradient, once ready
+  bool ready = false;      ///< every micro-batch of the step is accumulated here
+  double grad_norm_sq = 0; ///< of the accumulated gradient, once ready
   uint64_t optimizer_step = 0;
 };
 
@@ -137,8 +146,8 @@ struct optimizer_settings {
   uint64_t decay_steps = 50000;
 };
 
-/// Opens a consistent view of all tensors at the present step boundary. Until it is closed, or every tensor of it has been read,
-/// a COMMIT waits; forward and backward go on. One at a time.
+/// Opens a consistent view of all tensors at the present step boundary. Until it is closed, or every tensor
+/// of it has been read, a COMMIT waits; forward and backward go on. One at a time.
 struct open_snapshot {
   bool include_optimizer = true;
 };
@@ -172,7 +181,8 @@ struct finish_load {
   uint64_t optimizer_step = 0;
 };
 
-/// Makes a new serving copy of the present weights, at a step boundary. Old copies live until their sessions end, at most 120 s.
+/// Makes a new serving copy of the present weights, at a step boundary. Old copies live until their sessions
+/// end, at most 120 s.
 struct refresh_serving {
   uint64_t model_version = 0; ///< outer step it belongs to
   uint64_t inner_step = 0;
@@ -259,8 +269,8 @@ using layer_worker_actor = caf::typed_actor<
     // Changes the optimizer's settings from the next COMMIT on.
     caf::replies_to<optimizer_settings>::with<void>,
     // A consistent view of all tensors, read one by one.
-    caf::replies_to<open_snapshot>::with<snapshot_opened>, caf::replies_to<read_snapshot>::with<tensor_handle>,
-    caf::replies_to<close_snapshot>::with<void>,
+    caf::replies_to<open_snapshot>::with<snapshot_opened>,
+    caf::replies_to<read_snapshot>::with<tensor_handle>, caf::replies_to<close_snapshot>::with<void>,
     // Sets weights and optimizer state.
     caf::replies_to<write_tensor>::with<void>, caf::replies_to<finish_load>::with<void>,
     // Serving copies.

@@ -240,8 +240,8 @@ layer_worker_state::work<backward_reply> layer_worker_state::drop_step(backward_
   reply.request_id = request.header.request_id;
   reply.inner_steps = binding.inner_steps();
   // A COMMIT that was running has ended meanwhile; a step of another number stays.
-  const bool ours = request.action == backward_action::release || !binding.under_way() ||
-                    binding.step() == request.step;
+  const bool ours =
+      request.action == backward_action::release || !binding.under_way() || binding.step() == request.step;
   if (ours && (stage->holds_gradient() || stage->saved_microbatches() > 0)) {
     binding.discard();
     auto refused = co_await drop_accumulated();

@@ -6,9 +6,7 @@ peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_poin
                                                node_description own, uint32_t total_layers) {
   self->state.table = peer_table{std::move(own), total_layers};
   return {
-      [self](const node_description& own) {
-        self->state.table.set_own(own);
-      },
+      [self](const node_description& own) { self->state.table.set_own(own); },
       [self](peers_atom) -> peer_list_ptr { return self->state.table.peers(); },
       [self](const route_request& request) -> caf::result<model_route> {
         auto found = self->state.table.route(request);

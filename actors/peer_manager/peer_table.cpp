@@ -17,7 +17,8 @@ caf::error no_holder(std::string unit) {
 } // namespace
 
 caf::expected<model_route> peer_table::route(const route_request& request) const {
-  const bool usable = std::find(request.exclude.begin(), request.exclude.end(), own_.node_id) == request.exclude.end();
+  const bool usable =
+      std::find(request.exclude.begin(), request.exclude.end(), own_.node_id) == request.exclude.end();
   if (!usable || !own_.has_embedding)
     return no_holder("embed");
   if (own_.layer_begin != 0)

@@ -15,9 +15,7 @@ rate_limiter_actor::behavior_type rate_limiter(rate_limiter_actor::stateful_poin
         self->state.refused += verdict.allowed ? 0 : 1;
         return verdict;
       },
-      [self](const rate_limits& changed) {
-        self->state.windows.set_limits(changed);
-      },
+      [self](const rate_limits& changed) { self->state.windows.set_limits(changed); },
       [self](tick_atom) {
         self->state.windows.expire(self->state.time->steady_us());
         self->delayed_send(self, std::chrono::seconds(10), tick_atom_v);

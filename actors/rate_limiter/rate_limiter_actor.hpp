@@ -24,7 +24,8 @@ struct rate_limits {
   uint32_t auth_failures = 30;
 };
 
-/// Asks for one request. `identity` is a token digest or a client address, made by the gateway. `peek` looks without counting.
+/// Asks for one request. `identity` is a token digest or a client address, made by the gateway. `peek` looks
+/// without counting.
 struct admit_request {
   std::string identity;
   limit_class of = limit_class::status;
@@ -33,9 +34,9 @@ struct admit_request {
 /// A refused request has not been counted.
 struct admit_verdict {
   bool allowed = true;
-  uint32_t limit = 0;     ///< 0: unlimited, no headers
+  uint32_t limit = 0; ///< 0: unlimited, no headers
   uint32_t remaining = 0;
-  uint32_t reset_s = 0;   ///< until the window is empty again
+  uint32_t reset_s = 0;       ///< until the window is empty again
   uint32_t retry_after_s = 0; ///< at least 1 when refused
 };
 

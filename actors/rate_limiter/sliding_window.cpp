@@ -6,7 +6,9 @@ namespace neuroshard {
 
 namespace {
 
-uint32_t seconds_up(int64_t us) { return static_cast<uint32_t>(std::max<int64_t>((us + 999'999) / 1'000'000, 0)); }
+uint32_t seconds_up(int64_t us) {
+  return static_cast<uint32_t>(std::max<int64_t>((us + 999'999) / 1'000'000, 0));
+}
 
 } // namespace
 
@@ -71,7 +73,8 @@ admit_verdict sliding_window::admit(const admit_request& request, int64_t now_us
 }
 
 void sliding_window::expire(int64_t now_us) {
-  while (!order_.empty() && (order_.front().times.empty() || order_.front().times.back() <= now_us - window_us)) {
+  while (!order_.empty() &&
+         (order_.front().times.empty() || order_.front().times.back() <= now_us - window_us)) {
     windows_.erase(order_.front().key);
     order_.pop_front();
   }

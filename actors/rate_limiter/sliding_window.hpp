@@ -10,9 +10,9 @@
 
 namespace neuroshard {
 
-/// Sliding windows of 60 s of request times, one per identity and class. Plain logic: time is an argument and never runs backwards.
-/// Memory is bounded: at most `limit` times per window and `identities_max` windows; past that the window that was quiet longest is
-/// forgotten (its owner starts with a full budget again).
+/// Sliding windows of 60 s of request times, one per identity and class. Plain logic: time is an argument and
+/// never runs backwards. Memory is bounded: at most `limit` times per window and `identities_max` windows;
+/// past that the window that was quiet longest is forgotten (its owner starts with a full budget again).
 class sliding_window {
 public:
   static constexpr int64_t window_us = 60'000'000;

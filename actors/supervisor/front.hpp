@@ -14,8 +14,10 @@ struct front_state {
   caf::actor target;
 };
 
-/// A stable address for an actor that may be restarted: hands every message on to the present target, sender and reply included.
-/// `(retarget_atom, actor)` sets the target. Without one a request is answered with errc::not_ready, anything else is dropped.
+/// A stable address for an actor that may be restarted: hands every message on to the present target, sender
+/// and reply included.
+/// `(retarget_atom, actor)` sets the target. Without one a request is answered with errc::not_ready, anything
+/// else is dropped.
 caf::behavior front(caf::stateful_actor<front_state>* self, std::string of);
 
 } // namespace neuroshard

@@ -26,7 +26,9 @@ Handle front_of(caf::actor_system& system, std::string of) {
   return caf::actor_cast<Handle>(system.spawn(front, std::move(of)));
 }
 
-std::string text_of(const caf::error& why) { return problem_of(why).message; }
+std::string text_of(const caf::error& why) {
+  return problem_of(why).message;
+}
 
 } // namespace
 
@@ -66,7 +68,9 @@ void supervisor_state::begin(pointer self, size_t index, caf::response_promise d
 }
 
 void supervisor_state::begin_model(pointer self, size_t index, caf::response_promise done) {
-  auto failed = [self, index, done](const caf::error& why) { self->state.finish_begin(self, index, done, why); };
+  auto failed = [self, index, done](const caf::error& why) {
+    self->state.finish_begin(self, index, done, why);
+  };
   caf::anon_send(actors.telemetry, state_changed{node_state::syncing});
   self->request(actors.checkpointer, restore_patience, restore_latest{})
       .then(
@@ -78,7 +82,8 @@ void supervisor_state::begin_model(pointer self, size_t index, caf::response_pro
                 .then(
                     [self, index, done, failed, found](const serving_info&) {
                       self->request(self->state.actors.trainer, restore_patience, start_atom_v, found)
-                          .then([self, index, done] { self->state.finish_begin(self, index, done, {}); }, failed);
+                          .then([self, index, done] { self->state.finish_begin(self, index, done, {}); },
+                                failed);
                     },
                     failed);
           },
@@ -98,7 +103,8 @@ void supervisor_state::finish_begin(pointer self, size_t index, caf::response_pr
       done.deliver(caf::unit);
     return;
   }
-  // A start that failed because a member died is taken up by on_down; any other failure would only repeat itself.
+  // A start that failed because a member died is taken up by on_down; any other failure would only repeat
+  // itself.
   if (!g.ending && !stopping)
     give_up(self, g, text_of(why));
   if (done.pending())
@@ -118,7 +124,8 @@ void supervisor_state::on_down(pointer self, const caf::down_msg& down) {
     if (stopping)
       return end_if_alone(self);
     if (!g.ending) {
-      log::error(name, "actor-failed actor={} group={} why=\"{}\"", who, g.plan.name, self->system().render(down.reason));
+      log::error(name, "actor-failed actor={} group={} why=\"{}\"", who, g.plan.name,
+                 self->system().render(down.reason));
       g.ending = true;
       for (const auto& child : g.plan.children)
         caf::anon_send(child.front, retarget_atom_v, caf::actor{});
@@ -147,7 +154,8 @@ void supervisor_state::restart(pointer self, size_t index) {
 void supervisor_state::give_up(pointer self, group& g, const std::string& why) {
   g.failed = true;
   log::error(name, "gave-up group={} why=\"{}\"", g.plan.name, why);
-  caf::anon_send(actors.telemetry, health_changed{g.plan.name == "ledger" ? "storage" : "model", "error", g.plan.name + ": " + why});
+  caf::anon_send(actors.telemetry, health_changed{g.plan.name == "ledger" ? "storage" : "model", "error",
+                                                  g.plan.name + ": " + why});
   caf::anon_send(actors.telemetry, state_changed{node_state::error});
 }
 
@@ -156,21 +164,26 @@ void supervisor_state::give_up(pointer self, group& g, const std::string& why) {
 void supervisor_state::stop_inference(pointer self) {
   caf::anon_send(actors.telemetry, state_changed{node_state::draining});
   auto next = [self] { self->state.stop_trainer(self); };
-  self->request(actors.scheduler, drain_patience, drain_atom_v).then(next, [next](const caf::error&) { next(); });
-}
-
-void supervisor_state::stop_trainer(pointer self) {
-  auto next = [self] { self->state.stop_checkpointer(self); };
-  self->request(actors.trainer, checkpoint_patience, stop_training{}).then(next, [next](const caf::error& why) {
-    if (code_of(why) != errc::not_ready)
-      log::warn(name, "trainer-did-not-stop why=\"{}\"", text_of(why));
+  self->request(actors.scheduler, drain_patience, drain_atom_v).then(next, [next](const caf::error&) {
     next();
   });
 }
 
+void supervisor_state::stop_trainer(pointer self) {
+  auto next = [self] { self->state.stop_checkpointer(self); };
+  self->request(actors.trainer, checkpoint_patience, stop_training{})
+      .then(next, [next](const caf::error& why) {
+        if (code_of(why) != errc::not_ready)
+          log::warn(name, "trainer-did-not-stop why=\"{}\"", text_of(why));
+        next();
+      });
+}
+
 void supervisor_state::stop_checkpointer(pointer self) {
   auto next = [self] { self->state.leave_peers(self); };
-  self->request(actors.checkpointer, checkpoint_patience, drain_atom_v).then(next, [next](const caf::error&) { next(); });
+  self->request(actors.checkpointer, checkpoint_patience, drain_atom_v).then(next, [next](const caf::error&) {
+    next();
+  });
 }
 
 void supervisor_state::leave_peers(pointer self) {
@@ -180,7 +193,9 @@ void supervisor_state::leave_peers(pointer self) {
 
 void supervisor_state::close_ledger(pointer self) {
   auto next = [self] { self->state.end_children(self); };
-  self->request(actors.ledger, short_patience, drain_atom_v).then(next, [next](const caf::error&) { next(); });
+  self->request(actors.ledger, short_patience, drain_atom_v).then(next, [next](const caf::error&) {
+    next();
+  });
 }
 
 void supervisor_state::end_children(pointer self) {
@@ -214,8 +229,8 @@ void supervisor_state::end_if_alone(pointer self) {
 
 // ------------------------------------------------------------------------------------------------- behaviour
 
-supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_actors actors, time_source_ptr time,
-                                           counters_ptr counters) {
+supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_actors actors,
+                                           time_source_ptr time, counters_ptr counters) {
   self->state.actors = std::move(actors);
   self->state.time = std::move(time);
   self->state.counters = std::move(counters);

@@ -60,7 +60,7 @@ struct supervisor_state {
 };
 
 /// Scheduled; never blocks.
-supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_actors actors, time_source_ptr time,
-                                           counters_ptr counters);
+supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_actors actors,
+                                           time_source_ptr time, counters_ptr counters);
 
 } // namespace neuroshard

@@ -20,8 +20,9 @@
 #include <string>
 #include <vector>
 
-/// The SUPERVISOR: starts the other actors in groups, restarts a group when one of its members fails, and brings the node to a
-/// clean end. Everybody else knows the others by their fronts (front.hpp), which stay the same across restarts.
+/// The SUPERVISOR: starts the other actors in groups, restarts a group when one of its members fails, and
+/// brings the node to a clean end. Everybody else knows the others by their fronts (front.hpp), which stay
+/// the same across restarts.
 namespace neuroshard {
 
 /// Fronts of all actors of a node.
@@ -36,7 +37,8 @@ struct node_actors {
   inference_scheduler_actor scheduler;
 };
 
-/// How one actor is made. Answers an error when it cannot be (a database that does not open, a device that is gone).
+/// How one actor is made. Answers an error when it cannot be (a database that does not open, a device that is
+/// gone).
 struct child_spec {
   std::string name;
   caf::actor front;
@@ -49,17 +51,18 @@ enum class group_start : uint8_t {
   model, ///< restore the newest checkpoint, make a serving copy, start the trainer
 };
 
-/// Spawns actors that live and die together: they share state (weights, the step they belong to), so that one of them is worth nothing
-/// without the others. Answered once they run and the start has succeeded. A member that ends by itself is a failure: the whole group is
-/// ended and made anew, up to 5 times a minute; after that the node stays in state ERROR and answers what it still can.
+/// Spawns actors that live and die together: they share state (weights, the step they belong to), so that one
+/// of them is worth nothing without the others. Answered once they run and the start has succeeded. A member
+/// that ends by itself is a failure: the whole group is ended and made anew, up to 5 times a minute; after
+/// that the node stays in state ERROR and answers what it still can.
 struct start_group {
   std::string name;
   std::vector<child_spec> children;
   group_start start = group_start::nothing;
 };
 
-/// Brings the node to a clean end: inference finished or settled, trainer at a step boundary, checkpoint, peers told, ledger closed.
-/// Answers when every child has ended.
+/// Brings the node to a clean end: inference finished or settled, trainer at a step boundary, checkpoint,
+/// peers told, ledger closed. Answers when every child has ended.
 struct stop_node {};
 
 } // namespace neuroshard
@@ -74,7 +77,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::stop_node)
 
 namespace neuroshard {
 
-using supervisor_actor = caf::typed_actor<caf::replies_to<start_group>::with<void>, caf::replies_to<stop_node>::with<void>,
-                                          caf::replies_to<status_atom>::with<actor_status>>;
+using supervisor_actor =
+    caf::typed_actor<caf::replies_to<start_group>::with<void>, caf::replies_to<stop_node>::with<void>,
+                     caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

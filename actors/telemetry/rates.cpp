@@ -28,7 +28,8 @@ latency_summary summarize(std::span<const uint32_t> latencies_us) {
   const size_t rank = (sorted.size() * 99 + 99) / 100; // ceil(0.99 n)
   const auto at = sorted.begin() + static_cast<std::ptrdiff_t>(rank - 1);
   std::nth_element(sorted.begin(), at, sorted.end());
-  return {static_cast<double>(sum) / static_cast<double>(sorted.size()) / 1e3, static_cast<double>(*at) / 1e3};
+  return {static_cast<double>(sum) / static_cast<double>(sorted.size()) / 1e3,
+          static_cast<double>(*at) / 1e3};
 }
 
 } // namespace neuroshard

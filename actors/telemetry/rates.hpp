@@ -18,10 +18,12 @@ public:
 
 private:
   int64_t window_us_;
-  std::deque<std::pair<int64_t, uint64_t>> samples_; ///< the first one lies at or before the start of the window
+  std::deque<std::pair<int64_t, uint64_t>>
+      samples_; ///< the first one lies at or before the start of the window
 };
 
-/// Mean and 99th percentile (nearest rank) of some latencies in microseconds, as milliseconds; zeros for none.
+/// Mean and 99th percentile (nearest rank) of some latencies in microseconds, as milliseconds; zeros for
+/// none.
 struct latency_summary {
   double mean_ms = 0;
   double p99_ms = 0;

@@ -19,7 +19,7 @@ const char* to_string(node_state s) noexcept;
 /// One layer, embedding or head held here.
 struct held_layer {
   uint32_t index = 0;
-  std::string type;   ///< transformer, embedding, lm_head
+  std::string type; ///< transformer, embedding, lm_head
   uint32_t memory_mb = 0;
   std::string status; ///< active, loading, error
 };
@@ -41,7 +41,8 @@ struct node_facts {
   uint32_t context_length = 0;
 };
 
-/// All that /status, /metrics, /health, /network, /layers and the training pages show, at one moment. Immutable.
+/// All that /status, /metrics, /health, /network, /layers and the training pages show, at one moment.
+/// Immutable.
 struct node_snapshot {
   int64_t unix_us = 0;
   uint64_t uptime_s = 0;
@@ -49,8 +50,8 @@ struct node_snapshot {
   node_facts identity;
   std::vector<node_role> roles; ///< in the order driver, validator, worker
   std::vector<held_layer> layers;
-  uint64_t model_version = 0;  ///< outer steps
-  std::string serving_hash;    ///< of the newest serving copy; empty while unknown
+  uint64_t model_version = 0;     ///< outer steps
+  std::string serving_hash;       ///< of the newest serving copy; empty while unknown
   training_progress_ptr training; ///< never null
   peer_list_ptr peers;            ///< never null
 
@@ -70,17 +71,20 @@ struct node_snapshot {
   rewards_summary rewards;
 
   // health: ok, degraded, error; gpu also cpu_only
-  std::string health_gpu = "cpu_only", health_network = "ok", health_storage = "ok", health_peers = "degraded", health_model = "ok";
+  std::string health_gpu = "cpu_only", health_network = "ok", health_storage = "ok",
+              health_peers = "degraded", health_model = "ok";
   bool healthy() const {
     return health_network != "error" && health_storage != "error" && health_model != "error";
   }
 };
 using node_snapshot_ptr = std::shared_ptr<const node_snapshot>;
 
-/// Where telemetry publishes, once a second and at every change of state. Any thread reads without an actor round trip.
+/// Where telemetry publishes, once a second and at every change of state. Any thread reads without an actor
+/// round trip.
 class snapshot_board {
 public:
-  explicit snapshot_board(node_snapshot first) : current_(std::make_shared<const node_snapshot>(std::move(first))) {}
+  explicit snapshot_board(node_snapshot first)
+      : current_(std::make_shared<const node_snapshot>(std::move(first))) {}
   node_snapshot_ptr read() const { return current_.load(std::memory_order_acquire); }
   void publish(node_snapshot_ptr next) { current_.store(std::move(next), std::memory_order_release); }
 

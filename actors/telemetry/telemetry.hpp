@@ -30,7 +30,8 @@ struct telemetry_sources {
   std::vector<std::pair<std::string, caf::actor>> watched;
   /// Rewards of the node's wallet; reads the book without waiting for its writer. May be empty.
   std::function<rewards_summary()> rewards;
-  /// Bytes free where the data directory lies; storage is degraded below 1 GiB, in error below 64 MiB. May be empty.
+  /// Bytes free where the data directory lies; storage is degraded below 1 GiB, in error below 64 MiB. May be
+  /// empty.
   std::function<uint64_t()> disk_free;
 };
 
@@ -50,7 +51,9 @@ struct telemetry_state {
   void publish();
 };
 
-/// Scheduled; never blocks (the two functions in `from` read memory or a read-only database connection, and stat a directory).
-telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telemetry_state> self, telemetry_sources from);
+/// Scheduled; never blocks (the two functions in `from` read memory or a read-only database connection, and
+/// stat a directory).
+telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telemetry_state> self,
+                                         telemetry_sources from);
 
 } // namespace neuroshard

@@ -7,7 +7,8 @@
 #include <caf/type_id.hpp>
 #include <caf/typed_actor.hpp>
 
-/// TELEMETRY: asks the other actors how they are, reads the counters, and publishes one immutable snapshot a second.
+/// TELEMETRY: asks the other actors how they are, reads the counters, and publishes one immutable snapshot a
+/// second.
 namespace neuroshard {
 
 /// A change of the node's state; published at once.
@@ -32,9 +33,9 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::health_changed)
 
 namespace neuroshard {
 
-using telemetry_actor = caf::typed_actor<caf::replies_to<state_changed>::with<void>,
-                                         caf::replies_to<health_changed>::with<void>,
-                                         // Internal: collect and publish.
-                                         caf::reacts_to<tick_atom>, caf::replies_to<status_atom>::with<actor_status>>;
+using telemetry_actor =
+    caf::typed_actor<caf::replies_to<state_changed>::with<void>, caf::replies_to<health_changed>::with<void>,
+                     // Internal: collect and publish.
+                     caf::reacts_to<tick_atom>, caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

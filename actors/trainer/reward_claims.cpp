@@ -22,9 +22,8 @@ void reward_claims::saving(uint64_t inner_step, bool ends_round) {
 std::optional<reward_claim> reward_claims::open() const {
   if (outer_hash_.empty() || saving_.empty())
     return std::nullopt;
-  const auto outer = std::find_if(saving_.begin(), saving_.end(), [this](const mark& m) {
-    return m.ends_round && m.inner_step > begin_;
-  });
+  const auto outer = std::find_if(saving_.begin(), saving_.end(),
+                                  [this](const mark& m) { return m.ends_round && m.inner_step > begin_; });
   const mark& last = outer == saving_.end() ? saving_.back() : *outer;
   if (last.inner_step <= begin_ || last.tokens <= claimed_)
     return std::nullopt;

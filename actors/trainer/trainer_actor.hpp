@@ -14,8 +14,9 @@
 #include <string>
 #include <vector>
 
-/// The TRAINER: the inner loop on a driver. Picks batches, sends micro-batches through the pipeline, commits steps, measures the
-/// held-out loss, asks for checkpoints, and counts outer steps (alone an outer step is bookkeeping and a checkpoint).
+/// The TRAINER: the inner loop on a driver. Picks batches, sends micro-batches through the pipeline, commits
+/// steps, measures the held-out loss, asks for checkpoints, and counts outer steps (alone an outer step is
+/// bookkeeping and a checkpoint).
 namespace neuroshard {
 
 /// Where training stands. Immutable; published to the board below after every step.
@@ -35,13 +36,13 @@ struct training_progress {
   std::optional<double> untrained_loss;
   double learning_rate = 0;
   double grad_norm = 0;
-  double tokens_per_second = 0; ///< over the last 30 s
+  double tokens_per_second = 0;      ///< over the last 30 s
   std::optional<double> eta_seconds; ///< until decay_steps
-  bool trained = false;         ///< validation loss at least 1 nat below the untrained model's
-  std::vector<double> loss_history; ///< EMA every 10 steps, last 100
+  bool trained = false;              ///< validation loss at least 1 nat below the untrained model's
+  std::vector<double> loss_history;  ///< EMA every 10 steps, last 100
   std::vector<double> loss_first;
   std::vector<uint64_t> shards_covered; ///< ascending
-  std::string outer_model_hash; ///< f32 model hash at the last outer step
+  std::string outer_model_hash;         ///< f32 model hash at the last outer step
   uint64_t batch_size = 0;
   uint64_t seq_len = 0;
   std::string error; ///< why it stands still; empty otherwise
@@ -58,7 +59,8 @@ struct training_patch {
   std::optional<uint32_t> batch_size;
   std::optional<uint64_t> diloco_steps; ///< next outer step
 };
-/// Finishes the step in hand when that takes at most `patience_us`, else discards it; then writes a checkpoint and answers.
+/// Finishes the step in hand when that takes at most `patience_us`, else discards it; then writes a
+/// checkpoint and answers.
 struct stop_training {
   int64_t patience_us = 5'000'000;
 };

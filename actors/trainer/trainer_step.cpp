@@ -210,22 +210,23 @@ void trainer_state::discard(std::function<void()> then) {
   call.step = state.inner_step + 1;
   call.action = backward_action::discard;
   self->request(parts.worker, discard_timeout, std::move(call))
-      .then([then, me = self, at](const backward_reply& reply) {
-              auto& trainer = me->state;
-              if (at != trainer.epoch)
-                return;
-              const bool committed = trainer.step && trainer.step->committing &&
-                                     reply.report.optimizer_step > trainer.state.optimizer_step;
-              committed ? trainer.committed(reply) : then();
-            },
-            [then, me = self, at](const caf::error& e) {
-              if (at != me->state.epoch)
-                return;
-              // Not bound any more: what was accumulated is gone with the binding.
-              me->state.bound = false;
-              log::debug(name, "discard-refused why={}", problem_of(e).message);
-              then();
-            });
+      .then(
+          [then, me = self, at](const backward_reply& reply) {
+            auto& trainer = me->state;
+            if (at != trainer.epoch)
+              return;
+            const bool committed = trainer.step && trainer.step->committing &&
+                                   reply.report.optimizer_step > trainer.state.optimizer_step;
+            committed ? trainer.committed(reply) : then();
+          },
+          [then, me = self, at](const caf::error& e) {
+            if (at != me->state.epoch)
+              return;
+            // Not bound any more: what was accumulated is gone with the binding.
+            me->state.bound = false;
+            log::debug(name, "discard-refused why={}", problem_of(e).message);
+            then();
+          });
 }
 
 } // namespace neuroshard

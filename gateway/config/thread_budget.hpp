@@ -6,8 +6,8 @@
 
 namespace neuroshard {
 
-/// How `cpu_threads` is shared out. Compute gets them all: actors and HTTP need a core for moments only, and take it from compute by
-/// the kernel's scheduler, which is cheaper than to leave a core idle for them.
+/// How `cpu_threads` is shared out. Compute gets them all: actors and HTTP need a core for moments only, and
+/// take it from compute by the kernel's scheduler, which is cheaper than to leave a core idle for them.
 struct thread_budget {
   int64_t compute = 1;
   int64_t actors = 1;

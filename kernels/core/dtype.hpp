@@ -7,7 +7,16 @@
 namespace neuroshard::kernels {
 
 /// Element types. The numbers are those of the wire format (DType of proto/neuroshard) and of unit hashes.
-enum class dtype : uint32_t { unspecified = 0, f32 = 1, bf16 = 2, f16 = 3, i32 = 4, i64 = 5, i8 = 6, f64 = 50 };
+enum class dtype : uint32_t {
+  unspecified = 0,
+  f32 = 1,
+  bf16 = 2,
+  f16 = 3,
+  i32 = 4,
+  i64 = 5,
+  i8 = 6,
+  f64 = 50
+};
 
 /// Bytes of one element; 0 for `unspecified`.
 constexpr size_t size_of(dtype t) noexcept {
@@ -42,6 +51,8 @@ constexpr bf16 to_bf16(float value) noexcept {
   return {static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16)};
 }
 
-constexpr float to_f32(bf16 value) noexcept { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+constexpr float to_f32(bf16 value) noexcept {
+  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
 
 } // namespace neuroshard::kernels

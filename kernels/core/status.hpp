@@ -8,7 +8,8 @@
 
 namespace neuroshard::kernels {
 
-/// Why a kernel, model or text operation failed. Mapped once to the actors' error enum (actors/common/error.hpp).
+/// Why a kernel, model or text operation failed. Mapped once to the actors' error enum
+/// (actors/common/error.hpp).
 enum class code : uint8_t {
   ok = 0,
   invalid_argument, ///< wrong shape, dtype, range or name

@@ -12,8 +12,9 @@ namespace neuroshard::kernels {
 
 class device;
 
-/// A piece of device memory. Made by `device::alloc`, freed with its last owner; aligned to at least 64 bytes.
-/// `address` is valid in the device's own address space only; the host may touch it only when `host_visible`.
+/// A piece of device memory. Made by `device::alloc`, freed with its last owner; aligned to at least 64
+/// bytes. `address` is valid in the device's own address space only; the host may touch it only when
+/// `host_visible`.
 struct buffer {
   void* address = nullptr;
   uint64_t bytes = 0;
@@ -23,8 +24,8 @@ struct buffer {
 };
 using buffer_ptr = std::shared_ptr<const buffer>;
 
-/// A non-owning, typed, strided view of device memory: what an operation takes. Row-major; strides in elements.
-/// An empty view (`data == nullptr`) stands for an operand that is left out.
+/// A non-owning, typed, strided view of device memory: what an operation takes. Row-major; strides in
+/// elements. An empty view (`data == nullptr`) stands for an operand that is left out.
 struct tensor {
   static constexpr int rank_max = 4;
 

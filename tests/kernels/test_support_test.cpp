@@ -22,14 +22,22 @@ TEST_CASE("a test case runs once for each path through its subcases") {
   visited += '(';
   SUBCASE("first") {
     visited += 'a';
-    SUBCASE("inner one") { visited += '1'; }
-    SUBCASE("inner two") { visited += '2'; }
+    SUBCASE("inner one") {
+      visited += '1';
+    }
+    SUBCASE("inner two") {
+      visited += '2';
+    }
   }
-  SUBCASE("second") { visited += 'b'; }
+  SUBCASE("second") {
+    visited += 'b';
+  }
   visited += ')';
 }
 
-TEST_CASE("subcases were visited in order") { CHECK_EQ(visited, "(a1)(a2)(b)"); }
+TEST_CASE("subcases were visited in order") {
+  CHECK_EQ(visited, "(a1)(a2)(b)");
+}
 
 TEST_CASE_FIXTURE(counting_fixture, "a fixture is made for the test case") {
   CHECK_EQ(value, 7);

@@ -23,8 +23,8 @@ struct deterministic {
   caf::scheduler::test_coordinator& sched = dynamic_cast<caf::scheduler::test_coordinator&>(sys.scheduler());
   caf::scoped_actor self{sys};
 
-  /// Spawned actors are handed through here, so that they end with the fixture, also when a check has thrown: an actor system waits
-  /// for its actors, and a test must fail rather than hang.
+  /// Spawned actors are handed through here, so that they end with the fixture, also when a check has thrown:
+  /// an actor system waits for its actors, and a test must fail rather than hang.
   template <class Handle>
   Handle keep(Handle actor) {
     kept_.push_back(caf::actor_cast<caf::strong_actor_ptr>(actor));

@@ -347,7 +347,9 @@ TEST_CASE_FIXTURE(scheduler_fixture, "a prompt of invalid UTF-8 and NUL is taken
 }
 
 TEST_CASE_FIXTURE(scheduler_fixture, "an end in the middle of a batch leaves the other rows as they were") {
-  next = [](const std::string&, uint32_t position) { return byte_token(static_cast<char>('a' + position % 26)); };
+  next = [](const std::string&, uint32_t position) {
+    return byte_token(static_cast<char>('a' + position % 26));
+  };
   auto actor = make();
   REQUIRE(ask<generation_admitted>(*this, actor, request(std::make_shared<recording_sink>()))); // hash known
   auto first = std::make_shared<recording_sink>();
@@ -380,7 +382,8 @@ TEST_CASE_FIXTURE(scheduler_fixture, "readers are told when the scheduler ends u
   CHECK(sink->result->completion_tokens == 3);
 }
 
-TEST_CASE_FIXTURE(scheduler_fixture, "a prompt that lost its cache before the first token may begin with newer weights") {
+TEST_CASE_FIXTURE(scheduler_fixture,
+                  "a prompt that lost its cache before the first token may begin with newer weights") {
   options.prefill_chunk = 4;
   bool lost = false;
   row_outcome = [&](const forward_request& r, size_t) {

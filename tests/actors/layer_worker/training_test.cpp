@@ -190,7 +190,8 @@ TEST_CASE_FIXTURE(worker_fixture, "a driver that is silent for 120 s loses the b
   CHECK(ask<forward_reply>(*this, worker, forward(forward_mode::bind, "other")));
 }
 
-TEST_CASE_FIXTURE(worker_fixture, "DISCARD during a COMMIT is answered after it, with the step that it made") {
+TEST_CASE_FIXTURE(worker_fixture,
+                  "DISCARD during a COMMIT is answered after it, with the step that it made") {
   bind();
   REQUIRE(ask<forward_reply>(*this, worker, train(1)));
   auto committing = ask_later<backward_reply>(*this, worker, backward(backward_action::commit, 1));
@@ -200,7 +201,8 @@ TEST_CASE_FIXTURE(worker_fixture, "DISCARD during a COMMIT is answered after it,
   sched.run();
   CHECK(committing.receive()->report.optimizer_step == 1);
   CHECK(discarding.receive()->report.optimizer_step == 1);
-  CHECK(ask<backward_reply>(*this, worker, backward(backward_action::discard, 2))->report.optimizer_step == 1);
+  CHECK(ask<backward_reply>(*this, worker, backward(backward_action::discard, 2))->report.optimizer_step ==
+        1);
   REQUIRE(ask<forward_reply>(*this, worker, train(2)));
   CHECK(ask<backward_reply>(*this, worker, backward(backward_action::commit, 2))->report.optimizer_step == 2);
 }

@@ -46,4 +46,6 @@ TEST_CASE("the first unit that nobody holds is named") {
   CHECK(missing_unit(own) == "embed");
 }
 
-TEST_CASE("a node alone knows no peers") { CHECK(peer_table{whole_model(), 6}.peers()->empty()); }
+TEST_CASE("a node alone knows no peers") {
+  CHECK(peer_table{whole_model(), 6}.peers()->empty());
+}

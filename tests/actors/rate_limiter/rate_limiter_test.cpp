@@ -14,13 +14,15 @@ admit_verdict ask(fixture& f, const rate_limiter_actor& actor) {
   admit_verdict verdict;
   auto reply = f.self->request(actor, caf::infinite, admit_request{"me", limit_class::wallet, false});
   f.sched.run();
-  reply.receive([&](const admit_verdict& v) { verdict = v; }, [&](const caf::error& e) { FAIL(f.sys.render(e)); });
+  reply.receive([&](const admit_verdict& v) { verdict = v; },
+                [&](const caf::error& e) { FAIL(f.sys.render(e)); });
   return verdict;
 }
 
 } // namespace
 
-TEST_CASE_FIXTURE(fixture, "the rate limiter counts by the clock it was given and takes new limits while running") {
+TEST_CASE_FIXTURE(fixture,
+                  "the rate limiter counts by the clock it was given and takes new limits while running") {
   auto clock = std::make_shared<test::manual_clock>();
   auto actor = keep(sys.spawn(rate_limiter, rate_limits{.wallet = 1}, time_source_ptr{clock}));
   CHECK(ask(*this, actor).allowed);

@@ -11,7 +11,9 @@ namespace {
 
 constexpr int64_t second = 1'000'000;
 
-admit_request by(std::string who, limit_class of = limit_class::wallet) { return {std::move(who), of, false}; }
+admit_request by(std::string who, limit_class of = limit_class::wallet) {
+  return {std::move(who), of, false};
+}
 
 } // namespace
 

@@ -8,8 +8,9 @@ using namespace neuroshard;
 
 namespace {
 
-using fixture = test::deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
-                                    caf::id_block::neuroshard_rate_limiter, caf::id_block::neuroshard_supervisor>;
+using fixture =
+    test::deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
+                        caf::id_block::neuroshard_rate_limiter, caf::id_block::neuroshard_supervisor>;
 
 caf::behavior counting_limiter(caf::event_based_actor*, uint32_t base) {
   return {
@@ -32,7 +33,8 @@ TEST_CASE_FIXTURE(fixture, "a front hands requests on, and replies and errors co
   auto reply = self->request(typed, caf::infinite, admit_request{"a", limit_class::status, false});
   auto error = self->request(typed, caf::infinite, admit_request{"", limit_class::status, false});
   sched.run();
-  reply.receive([](const admit_verdict& v) { CHECK(v.remaining == 7); }, [&](const caf::error& e) { FAIL(sys.render(e)); });
+  reply.receive([](const admit_verdict& v) { CHECK(v.remaining == 7); },
+                [&](const caf::error& e) { FAIL(sys.render(e)); });
   error.receive([](const admit_verdict&) { FAIL("answered"); },
                 [](const caf::error& e) {
                   CHECK(code_of(e) == errc::invalid_request);

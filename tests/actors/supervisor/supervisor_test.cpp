@@ -43,7 +43,9 @@ caf::behavior scripted_checkpointer(caf::event_based_actor*, script* s) {
           [s](drain_atom) { s->seen.push_back("drain checkpointer"); }};
 }
 caf::behavior scripted_trainer(caf::event_based_actor*, script* s) {
-  return {[s](start_atom, const restored& r) { s->seen.push_back("start " + std::to_string(r.state.inner_step)); },
+  return {[s](start_atom, const restored& r) {
+            s->seen.push_back("start " + std::to_string(r.state.inner_step));
+          },
           [s](const stop_training&) { s->seen.push_back("stop trainer"); }};
 }
 caf::behavior scripted_scheduler(caf::event_based_actor*, script* s) {
@@ -57,9 +59,10 @@ caf::behavior scripted_ledger(caf::event_based_actor*, script* s) {
 }
 
 struct fixture
-    : test::deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status, caf::id_block::neuroshard_ledger,
-                          caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer,
-                          caf::id_block::neuroshard_trainer, caf::id_block::neuroshard_inference_scheduler,
+    : test::deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
+                          caf::id_block::neuroshard_ledger, caf::id_block::neuroshard_layer_worker,
+                          caf::id_block::neuroshard_checkpointer, caf::id_block::neuroshard_trainer,
+                          caf::id_block::neuroshard_inference_scheduler,
                           caf::id_block::neuroshard_rate_limiter, caf::id_block::neuroshard_peer_manager,
                           caf::id_block::neuroshard_telemetry, caf::id_block::neuroshard_supervisor> {
   std::shared_ptr<test::manual_clock> clock = std::make_shared<test::manual_clock>();
@@ -69,10 +72,11 @@ struct fixture
   supervisor_actor super = keep(sys.spawn(supervisor, fronts, time_source_ptr{clock}, counters));
 
   ~fixture() {
-    for (auto& handle : {caf::actor_cast<caf::actor>(fronts.ledger), caf::actor_cast<caf::actor>(fronts.limiter),
-                         caf::actor_cast<caf::actor>(fronts.telemetry), caf::actor_cast<caf::actor>(fronts.peers),
-                         caf::actor_cast<caf::actor>(fronts.worker), caf::actor_cast<caf::actor>(fronts.checkpointer),
-                         caf::actor_cast<caf::actor>(fronts.trainer), caf::actor_cast<caf::actor>(fronts.scheduler)})
+    for (auto& handle :
+         {caf::actor_cast<caf::actor>(fronts.ledger), caf::actor_cast<caf::actor>(fronts.limiter),
+          caf::actor_cast<caf::actor>(fronts.telemetry), caf::actor_cast<caf::actor>(fronts.peers),
+          caf::actor_cast<caf::actor>(fronts.worker), caf::actor_cast<caf::actor>(fronts.checkpointer),
+          caf::actor_cast<caf::actor>(fronts.trainer), caf::actor_cast<caf::actor>(fronts.scheduler)})
       caf::anon_send_exit(handle, caf::exit_reason::kill);
     sched.run();
   }
@@ -86,7 +90,8 @@ struct fixture
   }
   start_group base() {
     return {"base",
-            {child("ledger", fronts.ledger, scripted_ledger), child("peer_manager", fronts.peers, scripted_peers),
+            {child("ledger", fronts.ledger, scripted_ledger),
+             child("peer_manager", fronts.peers, scripted_peers),
              child("telemetry", fronts.telemetry, scripted_telemetry)},
             group_start::nothing};
   }
@@ -94,7 +99,8 @@ struct fixture
     return {"model",
             {child("layer_worker", fronts.worker, scripted_worker),
              child("checkpointer", fronts.checkpointer, scripted_checkpointer),
-             child("trainer", fronts.trainer, scripted_trainer), child("inference_scheduler", fronts.scheduler, scripted_scheduler)},
+             child("trainer", fronts.trainer, scripted_trainer),
+             child("inference_scheduler", fronts.scheduler, scripted_scheduler)},
             group_start::model};
   }
   errc start(start_group plan) {
@@ -112,14 +118,16 @@ struct fixture
 
 } // namespace
 
-TEST_CASE_FIXTURE(fixture, "the model group restores, makes a serving copy and starts training, in that order") {
+TEST_CASE_FIXTURE(fixture,
+                  "the model group restores, makes a serving copy and starts training, in that order") {
   CHECK(start(base()) == errc::ok);
   CHECK(start(model()) == errc::ok);
   CHECK(s.seen == std::vector<std::string>{"restore", "refresh 42", "start 42"});
   CHECK(s.states == std::vector<node_state>{node_state::syncing, node_state::running});
 }
 
-TEST_CASE_FIXTURE(fixture, "a failed member takes its group down, and the group starts again from the checkpoint") {
+TEST_CASE_FIXTURE(fixture,
+                  "a failed member takes its group down, and the group starts again from the checkpoint") {
   CHECK(start(base()) == errc::ok);
   CHECK(start(model()) == errc::ok);
   s.seen.clear();
@@ -139,7 +147,8 @@ TEST_CASE_FIXTURE(fixture, "the sixth failure within a minute leaves the node in
   CHECK(s.states.back() == node_state::error);
   auto reply = self->request(fronts.worker, caf::infinite, refresh_serving{});
   sched.run();
-  reply.receive([](const serving_info&) { FAIL("answered"); }, [](const caf::error& e) { CHECK(code_of(e) == errc::not_ready); });
+  reply.receive([](const serving_info&) { FAIL("answered"); },
+                [](const caf::error& e) { CHECK(code_of(e) == errc::not_ready); });
 }
 
 TEST_CASE_FIXTURE(fixture, "a start that cannot succeed is reported and not repeated") {
@@ -167,7 +176,8 @@ TEST_CASE_FIXTURE(fixture, "a node stops in the order inference, trainer, checkp
   auto stopped = self->request(super, caf::infinite, stop_node{});
   sched.run();
   stopped.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
-  CHECK(s.seen == std::vector<std::string>{"drain inference", "stop trainer", "drain checkpointer", "leave", "close ledger"});
+  CHECK(s.seen == std::vector<std::string>{"drain inference", "stop trainer", "drain checkpointer", "leave",
+                                           "close ledger"});
   CHECK(s.states.back() == node_state::draining);
   CHECK(counters->actor_restarts.load() == 0);
 }

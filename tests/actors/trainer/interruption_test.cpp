@@ -69,7 +69,8 @@ TEST_CASE_FIXTURE(node_fixture, "what was trained reaches the disk in time thoug
   run_to(4);
 }
 
-TEST_CASE_FIXTURE(node_fixture, "work whose checkpoint is on disk is rewarded after a kill before the claim") {
+TEST_CASE_FIXTURE(node_fixture,
+                  "work whose checkpoint is on disk is rewarded after a kill before the claim") {
   options.enabled = false;
   options.diloco_steps = 10'000;
   spawn();
