@@ -63,4 +63,12 @@ kernels::result<step_batch> heldout_batch(const text::data_loader& data, uint32_
   return drawn;
 }
 
+tensor_handle integers(std::vector<int32_t> values, int64_t rows, int64_t columns) {
+  auto owner = std::make_shared<std::vector<int32_t>>(std::move(values));
+  tensor_handle handle;
+  handle.view = kernels::make_tensor(owner->data(), kernels::dtype::i32, {rows, columns});
+  handle.owner = std::move(owner);
+  return handle;
+}
+
 } // namespace neuroshard

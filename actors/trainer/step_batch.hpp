@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/common/tensor_handle.hpp"
 #include "kernels/core/status.hpp"
 #include "kernels/text/data_loader.hpp"
 
@@ -34,5 +35,8 @@ kernels::result<step_batch> draw_batch(const text::data_loader& data, const text
 
 /// The fixed held-out windows, cut likewise.
 kernels::result<step_batch> heldout_batch(const text::data_loader& data, uint32_t seq, uint32_t rows_of_part);
+
+/// Copies ids or labels into a handle in host memory, i32 [rows, columns], which owns them.
+tensor_handle integers(std::vector<int32_t> values, int64_t rows, int64_t columns);
 
 } // namespace neuroshard

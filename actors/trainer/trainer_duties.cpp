@@ -17,14 +17,6 @@ constexpr auto long_timeout = std::chrono::seconds(600);
 constexpr uint32_t reloads_max = 3;
 constexpr int64_t score_budget_us = 120'000'000;
 
-tensor_handle integers(const std::vector<int32_t>& values, int64_t rows, int64_t columns) {
-  auto owner = std::make_shared<std::vector<int32_t>>(values);
-  tensor_handle handle;
-  handle.view = kernels::make_tensor(owner->data(), kernels::dtype::i32, {rows, columns});
-  handle.owner = std::move(owner);
-  return handle;
-}
-
 /// Nothing for a text that is no SHA-256 in lower-case hex: it may come from a file.
 std::optional<kernels::digest> digest_of(const std::string& hex) {
   kernels::digest digest{};

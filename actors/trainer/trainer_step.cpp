@@ -17,14 +17,6 @@ constexpr uint32_t failures_max = 3;
 constexpr uint32_t nonfinite_max = 10;
 constexpr uint32_t failed_steps_max = 10;
 
-tensor_handle integers(std::vector<int32_t> values, int64_t rows, int64_t columns) {
-  auto owner = std::make_shared<std::vector<int32_t>>(std::move(values));
-  tensor_handle handle;
-  handle.view = kernels::make_tensor(owner->data(), kernels::dtype::i32, {rows, columns});
-  handle.owner = std::move(owner);
-  return handle;
-}
-
 } // namespace
 
 work_header trainer_state::header() const {
