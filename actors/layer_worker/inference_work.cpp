@@ -10,7 +10,6 @@ namespace neuroshard {
 
 namespace {
 
-constexpr int32_t ignored_label = -100;
 constexpr size_t session_id_max = 64;
 
 /// Key of Philox(seed, step): the first 8 bytes, little-endian, of SHA-256(seed as u64 LE) (model.md section
@@ -221,7 +220,7 @@ layer_worker_state::work<forward_reply> layer_worker_state::score(forward_reques
                                static_cast<int32_t>(stage->shape().max_seq_len) - 1, 0);
   if (!positions)
     co_return std::move(positions.error());
-  auto labels = integers_of(request.labels, "labels", *shape, 0, vocab - 1, ignored_label);
+  auto labels = integers_of(request.labels, "labels", *shape, 0, vocab - 1, no_label);
   if (!labels)
     co_return std::move(labels.error());
   if (request.apply_head && !stage->options().head)

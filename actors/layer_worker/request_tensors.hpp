@@ -14,6 +14,9 @@
 /// read before its type, rank and size are known to be right.
 namespace neuroshard {
 
+/// A label that takes no part in the loss (spec/training.md section 9).
+inline constexpr int32_t no_label = -100;
+
 /// [batch, seq] of a request, from whichever of its tensors is there.
 struct batch_shape {
   int64_t batch = 0;

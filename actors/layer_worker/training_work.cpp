@@ -11,7 +11,6 @@ namespace neuroshard {
 namespace {
 
 constexpr double output_gradient_norm_max = 1e4; ///< spec grpc-api.md section 4
-constexpr int32_t ignored_label = -100;
 
 /// Sets a flag while it lives.
 class raised {
@@ -68,7 +67,7 @@ caf::expected<model::train_input> train_input_of(const forward_request& request,
   auto positions = integers_of(request.positions, "positions", *shape, 0, context - 1, 0);
   if (!positions)
     return std::move(positions.error());
-  auto labels = integers_of(request.labels, "labels", *shape, 0, vocab - 1, ignored_label);
+  auto labels = integers_of(request.labels, "labels", *shape, 0, vocab - 1, no_label);
   if (!labels)
     return std::move(labels.error());
   if (request.apply_head && labels->empty())

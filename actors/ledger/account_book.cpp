@@ -17,7 +17,6 @@ constexpr uint64_t check_every_transactions = 1'000;
 constexpr int64_t us_per_minute = 60 * us_per_second;
 constexpr int64_t forget_every_us = us_per_minute;
 constexpr size_t delivered_max = 4'096;
-constexpr size_t response_bytes_max = 1024 * 1024;
 
 neuro_amount& part_of(account_row& row, account_part part) {
   switch (part) {

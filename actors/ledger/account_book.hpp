@@ -14,6 +14,9 @@
 
 namespace neuroshard {
 
+/// Bytes of an answer kept for a repeated request.
+inline constexpr size_t response_bytes_max = 1024 * 1024;
+
 /// The rules of the book: who may do what, what it costs, what is posted. A function of (book, operation,
 /// time): no thread, no CAF; time comes from the injected clock and never runs backwards; where the book is
 /// kept is the store's business.

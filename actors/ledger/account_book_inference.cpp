@@ -13,7 +13,6 @@ namespace {
 
 constexpr uint64_t tokens_max = uint64_t{1} << 40;
 constexpr size_t workers_max = 1'024;
-constexpr size_t response_bytes_max = 1024 * 1024;
 
 bool is_request_id(std::string_view text) {
   const auto plain = [](char c) {

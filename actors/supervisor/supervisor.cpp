@@ -64,13 +64,11 @@ void supervisor_state::begin(pointer self, size_t index, caf::response_promise d
   if (groups[index].plan.start == group_start::model)
     begin_model(self, index, std::move(done));
   else
-    finish_begin(self, index, std::move(done), {});
+    finish_begin(index, std::move(done), {});
 }
 
 void supervisor_state::begin_model(pointer self, size_t index, caf::response_promise done) {
-  auto failed = [self, index, done](const caf::error& why) {
-    self->state.finish_begin(self, index, done, why);
-  };
+  auto failed = [self, index, done](const caf::error& why) { self->state.finish_begin(index, done, why); };
   caf::anon_send(actors.telemetry, state_changed{node_state::syncing});
   self->request(actors.checkpointer, restore_patience, restore_latest{})
       .then(
@@ -82,15 +80,14 @@ void supervisor_state::begin_model(pointer self, size_t index, caf::response_pro
                 .then(
                     [self, index, done, failed, found](const serving_info&) {
                       self->request(self->state.actors.trainer, restore_patience, start_atom_v, found)
-                          .then([self, index, done] { self->state.finish_begin(self, index, done, {}); },
-                                failed);
+                          .then([self, index, done] { self->state.finish_begin(index, done, {}); }, failed);
                     },
                     failed);
           },
           failed);
 }
 
-void supervisor_state::finish_begin(pointer self, size_t index, caf::response_promise done, caf::error why) {
+void supervisor_state::finish_begin(size_t index, caf::response_promise done, caf::error why) {
   auto& g = groups[index];
   g.starting = false;
   if (!why) {
@@ -106,7 +103,7 @@ void supervisor_state::finish_begin(pointer self, size_t index, caf::response_pr
   // A start that failed because a member died is taken up by on_down; any other failure would only repeat
   // itself.
   if (!g.ending && !stopping)
-    give_up(self, g, text_of(why));
+    give_up(g, text_of(why));
   if (done.pending())
     done.deliver(std::move(why));
 }
@@ -143,15 +140,15 @@ void supervisor_state::restart(pointer self, size_t index) {
   auto& g = groups[index];
   g.ending = false;
   if (!g.budget.take(time->steady_us()))
-    return give_up(self, g, "restarted 5 times within a minute");
+    return give_up(g, "restarted 5 times within a minute");
   counters->actor_restarts.fetch_add(1, std::memory_order_relaxed);
   log::warn(name, "restarting group={}", g.plan.name);
   if (auto why = spawn(self, g))
-    return give_up(self, g, text_of(why));
+    return give_up(g, text_of(why));
   begin(self, index, caf::response_promise{});
 }
 
-void supervisor_state::give_up(pointer self, group& g, const std::string& why) {
+void supervisor_state::give_up(group& g, const std::string& why) {
   g.failed = true;
   log::error(name, "gave-up group={} why=\"{}\"", g.plan.name, why);
   caf::anon_send(actors.telemetry, health_changed{g.plan.name == "ledger" ? "storage" : "model", "error",
@@ -242,7 +239,7 @@ supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_
           return refuse(errc::draining, "the node is stopping");
         s.groups.push_back({plan, {}, restart_budget{}});
         if (auto why = s.spawn(self, s.groups.back())) {
-          s.give_up(self, s.groups.back(), text_of(why));
+          s.give_up(s.groups.back(), text_of(why));
           return why;
         }
         auto done = self->make_response_promise<void>();

@@ -44,10 +44,10 @@ struct supervisor_state {
   /// The group's start procedure; `done` is called with an error or none.
   void begin(pointer self, size_t index, caf::response_promise done);
   void begin_model(pointer self, size_t index, caf::response_promise done);
-  void finish_begin(pointer self, size_t index, caf::response_promise done, caf::error why);
+  void finish_begin(size_t index, caf::response_promise done, caf::error why);
   void on_down(pointer self, const caf::down_msg& down);
   void restart(pointer self, size_t index);
-  void give_up(pointer self, group& g, const std::string& why);
+  void give_up(group& g, const std::string& why);
 
   // The stages of a clean end, each calling the next whatever its outcome.
   void stop_inference(pointer self);

@@ -28,9 +28,19 @@ if(NEUROSHARD_SANITIZE)
   add_link_options(-fsanitize=${NEUROSHARD_SANITIZE})
 endif()
 
+# Folders whose sources all include CAF or Beast set CMAKE_UNITY_BUILD: those headers and their templates cost a compiler far
+# more than our lines, so a batch of sources is compiled as one. -DNEUROSHARD_UNITY=OFF compiles each alone (`tests/run
+# --full` does), which shows a missing include.
+option(NEUROSHARD_UNITY "Compile the sources of actors and gateways in batches" ON)
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+
 add_library(neuroshard_options INTERFACE)
 target_include_directories(neuroshard_options INTERFACE "${NEUROSHARD_ROOT}")
 target_compile_options(neuroshard_options INTERFACE -Wall -Wextra -Wpedantic -Wno-pedantic -ffp-contract=off)
+if(NEUROSHARD_UNITY)
+  # A batch is one source to the compiler, which then takes anonymous namespaces for those of a header.
+  target_compile_options(neuroshard_options INTERFACE -Wno-subobject-linkage)
+endif()
 
 # neuroshard_library(NAME SOURCES... [PUBLIC libs...] [PRIVATE libs...]): a static library with the house's options.
 function(neuroshard_library name)

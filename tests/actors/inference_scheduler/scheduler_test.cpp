@@ -5,7 +5,7 @@ using namespace neuroshard::test;
 
 namespace {
 
-int32_t byte_token(char c) {
+int32_t token_of_letter(char c) {
   return static_cast<int32_t>(text::first_byte_id) + static_cast<unsigned char>(c);
 }
 
@@ -14,7 +14,7 @@ int32_t byte_token(char c) {
 TEST_CASE_FIXTURE(scheduler_fixture,
                   "a generation streams its tokens and ends with all that is known of it") {
   next = [](const std::string&, uint32_t position) {
-    return byte_token(static_cast<char>('a' + position - 6));
+    return token_of_letter(static_cast<char>('a' + position - 6));
   };
   auto actor = make();
   auto sink = std::make_shared<recording_sink>();
@@ -52,7 +52,7 @@ TEST_CASE_FIXTURE(scheduler_fixture,
   const auto& prefill = calls.front();
   CHECK(prefill.mode == forward_mode::prefill);
   CHECK(prefill.token_ids.view.as<int32_t>()[0] == 1);
-  CHECK(prefill.token_ids.view.as<int32_t>()[1] == byte_token('h'));
+  CHECK(prefill.token_ids.view.as<int32_t>()[1] == token_of_letter('h'));
   const auto& spec = *prefill.rows.front().sample;
   CHECK(spec.valid_vocab == 266);
   CHECK(spec.top_k == 266);
@@ -65,7 +65,7 @@ TEST_CASE_FIXTURE(scheduler_fixture,
 }
 
 TEST_CASE_FIXTURE(scheduler_fixture, "the end token ends with stop and is no text") {
-  next = [](const std::string&, uint32_t position) { return position == 8 ? 2 : byte_token('a'); };
+  next = [](const std::string&, uint32_t position) { return position == 8 ? 2 : token_of_letter('a'); };
   auto actor = make();
   auto sink = std::make_shared<recording_sink>();
   REQUIRE(ask<generation_admitted>(*this, actor, request(sink, "hello", 50)));
@@ -76,7 +76,7 @@ TEST_CASE_FIXTURE(scheduler_fixture, "the end token ends with stop and is no tex
 
 TEST_CASE_FIXTURE(scheduler_fixture, "a stop string across tokens is cut out of text and stream") {
   const std::string says = "one\n\nHuman: two";
-  next = [&](const std::string&, uint32_t position) { return byte_token(says[position - 6]); };
+  next = [&](const std::string&, uint32_t position) { return token_of_letter(says[position - 6]); };
   auto actor = make();
   auto sink = std::make_shared<recording_sink>();
   auto r = request(sink, "hello", 50);
@@ -109,7 +109,7 @@ TEST_CASE_FIXTURE(scheduler_fixture,
                   "sixty-four generations at once share decode steps and each get their own text") {
   options.max_queue = 64;
   next = [](const std::string& session, uint32_t) {
-    return byte_token(static_cast<char>('a' + session.back() % 26));
+    return token_of_letter(static_cast<char>('a' + session.back() % 26));
   };
   auto actor = make();
   std::vector<std::shared_ptr<recording_sink>> sinks;
@@ -187,7 +187,7 @@ TEST_CASE_FIXTURE(scheduler_fixture,
 TEST_CASE_FIXTURE(scheduler_fixture,
                   "a row that lost its session is rebuilt from its tokens, the others do not notice") {
   next = [](const std::string&, uint32_t position) {
-    return byte_token(static_cast<char>('a' + position % 26));
+    return token_of_letter(static_cast<char>('a' + position % 26));
   };
   int failures = 1;
   row_outcome = [&](const forward_request& r, size_t row) {
@@ -287,7 +287,7 @@ TEST_CASE_FIXTURE(scheduler_fixture, "a worker that is overloaded for a moment i
 TEST_CASE_FIXTURE(scheduler_fixture, "a generation that takes longer than the limit ends with a timeout") {
   next = [this](const std::string&, uint32_t) {
     clock->advance_s(50);
-    return byte_token('x');
+    return token_of_letter('x');
   };
   auto actor = make();
   auto sink = std::make_shared<recording_sink>();
@@ -348,7 +348,7 @@ TEST_CASE_FIXTURE(scheduler_fixture, "a prompt of invalid UTF-8 and NUL is taken
 
 TEST_CASE_FIXTURE(scheduler_fixture, "an end in the middle of a batch leaves the other rows as they were") {
   next = [](const std::string&, uint32_t position) {
-    return byte_token(static_cast<char>('a' + position % 26));
+    return token_of_letter(static_cast<char>('a' + position % 26));
   };
   auto actor = make();
   REQUIRE(ask<generation_admitted>(*this, actor, request(std::make_shared<recording_sink>()))); // hash known

@@ -8,7 +8,7 @@ using namespace neuroshard;
 
 namespace {
 
-using fixture =
+using front_fixture =
     test::deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
                         caf::id_block::neuroshard_rate_limiter, caf::id_block::neuroshard_supervisor>;
 
@@ -26,7 +26,8 @@ caf::behavior counting_limiter(caf::event_based_actor*, uint32_t base) {
 
 } // namespace
 
-TEST_CASE_FIXTURE(fixture, "a front hands requests on, and replies and errors come back to the sender") {
+TEST_CASE_FIXTURE(front_fixture,
+                  "a front hands requests on, and replies and errors come back to the sender") {
   auto address = keep(sys.spawn(front, std::string{"rate_limiter"}));
   auto typed = caf::actor_cast<rate_limiter_actor>(address);
   caf::anon_send(address, retarget_atom_v, caf::actor{keep(sys.spawn(counting_limiter, 7U))});
@@ -42,7 +43,7 @@ TEST_CASE_FIXTURE(fixture, "a front hands requests on, and replies and errors co
                 });
 }
 
-TEST_CASE_FIXTURE(fixture, "a front without a target answers not_ready, and follows a new target") {
+TEST_CASE_FIXTURE(front_fixture, "a front without a target answers not_ready, and follows a new target") {
   auto address = keep(sys.spawn(front, std::string{"rate_limiter"}));
   auto typed = caf::actor_cast<rate_limiter_actor>(address);
   auto early = self->request(typed, caf::infinite, admit_request{"a", limit_class::status, false});

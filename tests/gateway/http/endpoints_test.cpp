@@ -343,7 +343,7 @@ TEST_CASE_FIXTURE(node_fixture, "X-Request-Id is the client's when it is well fo
   CHECK(id("abc_DEF-123") == "abc_DEF-123");
   CHECK(id(std::string(64, 'x')) == std::string(64, 'x'));
   std::set<std::string> made;
-  for (const std::string bad :
+  for (const std::string& bad :
        {std::string(65, 'x'), std::string("a b"), std::string("a\"b"), std::string("")})
     made.insert(id(bad));
   CHECK(made.size() == 4);

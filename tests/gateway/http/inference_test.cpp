@@ -11,7 +11,7 @@ using kind = http::json_value::kind;
 
 namespace {
 
-std::string post_bytes(const std::string& body, const std::string& headers = bearer()) {
+std::string inference_bytes(const std::string& body, const std::string& headers = bearer()) {
   return "POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + headers +
          "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
@@ -245,7 +245,7 @@ TEST_CASE_FIXTURE(node_fixture, "a failure before the first token is a 500, one 
 TEST_CASE_FIXTURE(node_fixture, "a stream has a frame per token and ends with [DONE]") {
   start();
   client c = connect();
-  c.send(post_bytes(R"({"prompt":"Hello","stream":true,"logprobs":true})") + post_bytes(simple));
+  c.send(inference_bytes(R"({"prompt":"Hello","stream":true,"logprobs":true})") + inference_bytes(simple));
   const generation_request r = scheduler->wait_for(0);
   r.sink->token("Hel\nlo", 0, -0.5);
   const std::string head = c.receive_until("\r\n\r\n");
@@ -275,7 +275,7 @@ TEST_CASE_FIXTURE(node_fixture,
                   "a stream that breaks says so in its last frame; one that fails first is plain JSON") {
   start();
   client c = connect();
-  c.send(post_bytes(streamed));
+  c.send(inference_bytes(streamed));
   const generation_request first = scheduler->wait_for(0);
   first.sink->token("x", 0, std::nullopt);
   generation_result broken = finished(scheduler->id_of(0), "x");
@@ -289,7 +289,7 @@ TEST_CASE_FIXTURE(node_fixture,
   CHECK(text_at(frames[1], "error.code") == "INTERNAL_ERROR");
   CHECK(text_at(frames[1], "error.details.reason") == "timeout");
 
-  c.send(post_bytes(streamed));
+  c.send(inference_bytes(streamed));
   broken.completion_tokens = 0;
   scheduler->wait_for(1).sink->done(broken);
   const reply r = c.receive();
@@ -302,7 +302,7 @@ TEST_CASE_FIXTURE(node_fixture, "headers of a silent stream come after a while, 
   settings.limits.ping_ms = 50;
   start();
   client c = connect();
-  c.send(post_bytes(streamed));
+  c.send(inference_bytes(streamed));
   const generation_request r = scheduler->wait_for(0);
   CHECK(c.receive_until("\r\n\r\n").find("text/event-stream") != std::string::npos);
   CHECK(c.receive_until(": ping\n\n").find(": ping\n\n") != std::string::npos);
@@ -336,7 +336,7 @@ TEST_CASE_FIXTURE(node_fixture,
   start();
   for (const bool reset : {false, true}) {
     client c = connect();
-    c.send(post_bytes(streamed));
+    c.send(inference_bytes(streamed));
     const size_t n = reset ? 1 : 0;
     const generation_request r = scheduler->wait_for(n);
     r.sink->token("x", 0, std::nullopt);
@@ -355,7 +355,7 @@ TEST_CASE_FIXTURE(node_fixture, "a streaming client that does not read is cancel
   start();
   client c = connect();
   c.limit_receive_buffer(4096);
-  c.send(post_bytes(streamed));
+  c.send(inference_bytes(streamed));
   const generation_request r = scheduler->wait_for(0);
   const std::string large(8'000, 'x');
   bool cancelled = false;
@@ -407,14 +407,14 @@ TEST_CASE_FIXTURE(node_fixture, "a retry after a lost connection attaches to the
   settings.limits.orphan_ms = 3000;
   start();
   client first = connect();
-  first.send(post_bytes(simple));
+  first.send(inference_bytes(simple));
   const generation_request r = scheduler->wait_for(0);
   first.close();
   client second = connect();
-  second.send(post_bytes(simple));
+  second.send(inference_bytes(simple));
   client third = connect();
   // Another body is another request.
-  third.send(post_bytes(R"({"prompt":"Other"})"));
+  third.send(inference_bytes(R"({"prompt":"Other"})"));
   scheduler->wait_for(1).sink->done(finished(scheduler->id_of(1), "other"));
   CHECK(text_at(third.receive().json(), "text") == "other");
   r.sink->done(finished(scheduler->id_of(0), "once"));
@@ -427,14 +427,14 @@ TEST_CASE_FIXTURE(node_fixture, "a generation whose client does not come back is
   settings.limits.orphan_ms = 50;
   start();
   client first = connect();
-  first.send(post_bytes(simple));
+  first.send(inference_bytes(simple));
   const generation_request r = scheduler->wait_for(0);
   first.reset();
   CHECK(scheduler->wait_cancelled(scheduler->id_of(0)));
   r.sink->done(finished(scheduler->id_of(0), "for nobody"));
   // A later one runs anew.
   client second = connect();
-  second.send(post_bytes(simple));
+  second.send(inference_bytes(simple));
   scheduler->wait_for(1).sink->done(finished(scheduler->id_of(1), "again"));
   CHECK(text_at(second.receive().json(), "id") == scheduler->id_of(1));
 }
@@ -443,7 +443,7 @@ TEST_CASE_FIXTURE(node_fixture,
                   "an undelivered result answers the identical request, once delivered a new one runs") {
   start();
   client first = connect();
-  first.send(post_bytes(simple));
+  first.send(inference_bytes(simple));
   const generation_request r = scheduler->wait_for(0);
   first.close();
   for (int i = 0; i < 200 && services.counters->http_connections.load() > 0 && server->in_flight() > 0; ++i) {
@@ -461,7 +461,7 @@ TEST_CASE_FIXTURE(node_fixture,
     CHECK(second.request("GET", "/api/v1/status").status == 200); // a sign of life: delivered
   }
   client third = connect();
-  third.send(post_bytes(simple));
+  third.send(inference_bytes(simple));
   scheduler->wait_for(1).sink->done(finished(scheduler->id_of(1), "new"));
   CHECK(text_at(third.receive().json(), "id") == scheduler->id_of(1));
 }
@@ -469,9 +469,9 @@ TEST_CASE_FIXTURE(node_fixture,
 TEST_CASE_FIXTURE(node_fixture, "identical requests of connected clients run separately") {
   start();
   client first = connect(), second = connect();
-  first.send(post_bytes(simple));
+  first.send(inference_bytes(simple));
   const generation_request a = scheduler->wait_for(0);
-  second.send(post_bytes(simple));
+  second.send(inference_bytes(simple));
   const generation_request b = scheduler->wait_for(1);
   b.sink->done(finished(scheduler->id_of(1), "b"));
   a.sink->done(finished(scheduler->id_of(0), "a"));
@@ -479,7 +479,7 @@ TEST_CASE_FIXTURE(node_fixture, "identical requests of connected clients run sep
   CHECK(text_at(second.receive().json(), "text") == "b");
   // Answered, still connected: the next one runs by itself too.
   client third = connect();
-  third.send(post_bytes(simple));
+  third.send(inference_bytes(simple));
   scheduler->wait_for(2).sink->done(finished(scheduler->id_of(2), "c"));
   CHECK(text_at(third.receive().json(), "text") == "c");
 }
@@ -513,10 +513,10 @@ TEST_CASE_FIXTURE(node_fixture, "a request with the key of one that still runs w
   start();
   const std::string keyed = bearer() + "Idempotency-Key: key-2\r\n";
   client first = connect(), second = connect(), third = connect();
-  first.send(post_bytes(simple, keyed));
+  first.send(inference_bytes(simple, keyed));
   const generation_request r = scheduler->wait_for(0);
-  second.send(post_bytes(simple, keyed));
-  third.send(post_bytes(R"({"prompt":"Other"})", keyed));
+  second.send(inference_bytes(simple, keyed));
+  third.send(inference_bytes(R"({"prompt":"Other"})", keyed));
   CHECK(third.receive().status == 400);
   r.sink->done(finished(scheduler->id_of(0), "both"));
   CHECK(first.receive().body == second.receive().body);
