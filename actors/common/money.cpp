@@ -31,11 +31,21 @@ bool divide_product(u128 a, uint64_t num, uint64_t den, u128& quotient, uint64_t
 }
 
 std::string digits_of(u128 value) {
+  // 64 bits at a time: a 128-bit division for each digit would cost more than all else about an amount.
+  constexpr uint64_t chunk = 10'000'000'000'000'000'000ULL;
+  constexpr size_t chunk_digits = 19;
   std::array<char, 40> buffer;
   size_t at = buffer.size();
   do {
-    buffer[--at] = static_cast<char>('0' + static_cast<int>(value % 10));
-    value /= 10;
+    uint64_t low = static_cast<uint64_t>(value % chunk);
+    value /= chunk;
+    const size_t end = at;
+    do {
+      buffer[--at] = static_cast<char>('0' + low % 10);
+      low /= 10;
+    } while (low != 0);
+    while (value != 0 && end - at < chunk_digits)
+      buffer[--at] = '0';
   } while (value != 0);
   return {buffer.data() + at, buffer.size() - at};
 }

@@ -54,7 +54,8 @@ posting as_counted(posting of) {
 } // namespace
 
 account_book::account_book(std::unique_ptr<ledger_store> store, ledger_options options)
-    : store_(std::move(store)), options_(std::move(options)), wallet_(options_.identity->address()) {}
+    : store_(std::move(store)), options_(std::move(options)), wallet_(options_.identity->address()),
+      crew_(options_.identity, signing_crew::threads_here()) {}
 
 account_book::~account_book() = default;
 
@@ -192,6 +193,7 @@ caf::error account_book::open_group() {
 caf::error account_book::commit() {
   if (!in_group_)
     return {};
+  write_transactions();
   for (auto& [address, held] : accounts_) {
     if (held.changed)
       store_->save_account(held.row);
@@ -278,7 +280,7 @@ account_row account_book::own() {
 }
 
 caf::expected<transaction> account_book::record(draft from, const posting_set& set) {
-  const auto postings = set.netted();
+  auto postings = set.netted();
   if (!postings)
     return refuse(errc::internal, "A transaction does not sum to zero.");
   // First what every part would become, then the changes: a refusal here leaves nothing half done.
@@ -311,11 +313,8 @@ caf::expected<transaction> account_book::record(draft from, const posting_set& s
     own_account.changed = true;
     made.key = options_.identity->wallet_public_key();
   }
-  const std::string payload = canonical_payload(made, chain_id_);
+  std::string payload = canonical_payload(made, chain_id_);
   made.id = kernels::sha256::of(std::string_view(payload));
-  if (is_signed(made.kind))
-    made.sig = options_.identity->sign_as_wallet(transaction_tag, payload);
-  made.hash = row_hash(head_.hash, made.seq, payload, made.sig, *postings);
 
   const auto id_of = [&](const std::string& address) -> int64_t {
     if (address.empty())
@@ -334,11 +333,26 @@ caf::expected<transaction> account_book::record(draft from, const posting_set& s
     held.changed = true;
   }
   totals_ = totals;
-  store_->append(made, id_of(made.from), id_of(made.to), *postings, ids);
-  for (const auto& [address, type] : from.seen_by)
-    store_->add_history(id_of(address), type, made.seq, day_of(now_us_));
-  head_ = {made.seq, made.hash, now_us_};
+  auto& waits = unwritten_.emplace_back(unwritten{made, std::move(payload), id_of(made.from), id_of(made.to),
+                                                  std::move(*postings), std::move(ids)});
+  if (is_signed(made.kind))
+    crew_.add(waits.payload, waits.row.sig.emplace());
+  if (from.seen_as)
+    store_->add_history(id_of(wallet_), *from.seen_as, made.seq, day_of(now_us_));
+  head_.seq = made.seq;
+  head_.timestamp_us = now_us_;
   return made;
+}
+
+void account_book::write_transactions() {
+  crew_.finish();
+  for (auto& each : unwritten_) {
+    each.row.hash =
+        row_hash(head_.hash, each.row.seq, each.payload, each.row.sig, postings_hash(each.postings));
+    head_.hash = each.row.hash;
+    store_->append(each.row, each.from_id, each.to_id, each.postings, each.account_ids);
+  }
+  unwritten_.clear();
 }
 
 // -- sending
@@ -378,7 +392,7 @@ caf::expected<send_result> account_book::apply(const send_neuro& what) {
                               *fee,
                               what.memo,
                               {},
-                              {{wallet_, history_type::send}, {*to, history_type::receive}}},
+                              history_type::send},
                              postings);
     if (!made)
       return made.error();

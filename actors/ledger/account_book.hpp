@@ -4,7 +4,9 @@
 #include "actors/identity/node_identity.hpp"
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_store.hpp"
+#include "actors/ledger/signing_crew.hpp"
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -91,10 +93,23 @@ private:
     neuro_amount burned;
     std::string memo;
     reference_list refs;
-    std::vector<std::pair<std::string, history_type>> seen_by;
+    std::optional<history_type> seen_as; ///< in the history of the book's own wallet, the only one there is
+  };
+
+  /// A transaction of the open group that is not in the store yet: it waits for its signature, and its hash
+  /// for those before it.
+  struct unwritten {
+    transaction row;
+    std::string payload;
+    int64_t from_id = 0;
+    int64_t to_id = 0;
+    std::vector<posting> postings;
+    std::vector<int64_t> account_ids;
   };
 
   caf::error open_group();
+  /// Hands the unwritten transactions, signed and chained, to the store.
+  void write_transactions();
   template <class Result, class Operation>
   caf::expected<Result> operate(Operation&& operation);
   template <class Result, class Operation>
@@ -103,6 +118,7 @@ private:
   caf::expected<std::optional<answer_row>> stored_answer(const request_mark& mark);
 
   held_account& account(const std::string& address);
+  /// Changes the balances in memory; the transaction gets its signature and hash when the group ends.
   caf::expected<transaction> record(draft from, const posting_set& postings);
   caf::error check_beginning();
   caf::error check_balances();
@@ -122,7 +138,9 @@ private:
   ledger_options options_;
   std::string wallet_;
   digest chain_id_{};
-  head_row head_;
+  head_row head_; ///< its hash is that of the last written one
+  std::deque<unwritten> unwritten_;
+  signing_crew crew_;
   totals_row totals_;
   std::vector<params_row> params_;
   std::unordered_map<std::string, held_account> accounts_;

@@ -72,7 +72,7 @@ caf::expected<reserve_result> account_book::apply(const reserve_inference& what)
                               {},
                               {},
                               {{"request", what.request_id}},
-                              {{wallet_, history_type::inference}}},
+                              history_type::inference},
                              postings);
     if (!made)
       return made.error();
@@ -143,16 +143,12 @@ caf::expected<settle_result> account_book::apply(const settle_inference& what) {
         .add(wallet_, account_part::available, *checked_sub(row->reserved, *cost))
         .burn(split->burn);
     neuro_amount earned;
-    std::vector<std::pair<std::string, history_type>> seen_by;
     for (const auto& share : shares) {
       if (share.amount.atto == 0)
         continue;
       postings.add(share.address, account_part::available, share.amount);
       if (share.address == wallet_)
         earned.atto += share.amount.atto; // A part of the cost: it fits.
-      if (std::none_of(seen_by.begin(), seen_by.end(),
-                       [&](const auto& seen) { return seen.first == share.address; }))
-        seen_by.emplace_back(share.address, history_type::inference);
     }
     const auto made = record({transaction_kind::infer_settle,
                               wallet_,
@@ -162,7 +158,7 @@ caf::expected<settle_result> account_book::apply(const settle_inference& what) {
                               split->burn,
                               {},
                               {{"request", what.request_id}},
-                              std::move(seen_by)},
+                              earned.atto > 0 ? std::optional(history_type::inference) : std::nullopt},
                              postings);
     if (!made)
       return made.error();

@@ -144,7 +144,7 @@ caf::expected<reward_result> account_book::apply(const reward_training& what) {
                                 {},
                                 {},
                                 std::move(refs),
-                                {{wallet_, history_type::reward}}},
+                                history_type::reward},
                                postings);
       if (!made)
         return made.error();

@@ -48,7 +48,7 @@ caf::expected<stake_result> account_book::lock_more(neuro_amount amount, std::op
                             {},
                             {},
                             lock_references(*lock),
-                            {{wallet_, history_type::stake}}},
+                            history_type::stake},
                            postings);
   if (!made)
     return made.error();
@@ -104,7 +104,7 @@ caf::expected<stake_result> account_book::apply(const extend_stake& what) {
                               {},
                               {},
                               lock_references(*lock),
-                              {{wallet_, history_type::stake}}},
+                              history_type::stake},
                              {});
     if (!made)
       return made.error();
@@ -146,7 +146,7 @@ caf::expected<unstake_result> account_book::apply(const unstake_neuro& what) {
                               {},
                               {},
                               {{"release", date_text(cooling.release_day)}},
-                              {{wallet_, history_type::unstake}}},
+                              history_type::unstake},
                              postings);
     if (!made)
       return made.error();

@@ -1,7 +1,7 @@
 #include "actors/ledger/book_check.hpp"
 
-#include "actors/identity/keys.hpp"
-#include "actors/ledger/ledger_store.hpp"
+#include "actors/ledger/book_walk.hpp"
+#include "actors/ledger/economics_params.hpp"
 #include "actors/ledger/schema.hpp"
 #include "actors/ledger/sqlite.hpp"
 #include "actors/ledger/transaction_rows.hpp"
@@ -10,7 +10,10 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 
@@ -19,25 +22,15 @@ namespace neuroshard {
 namespace {
 
 using sqlite::connection;
-using sqlite::cursor;
 using sqlite::statement;
 
-constexpr size_t faults_max = 20;
 constexpr uint64_t recent_transactions = 10'000;
-constexpr size_t signature_batch = 4'096;
+constexpr uint64_t stretch_rows = 16'384;
+constexpr unsigned threads_max = 64;
+constexpr uint64_t stretches_ahead = 4; ///< for each thread, of the first one that is not joined yet
 
-/// Balances as added up from the postings: available, staked, pending by account id.
-struct balances {
-  std::array<neuro_amount, 3> parts{};
-};
-
-/// A signature to be verified.
-struct signed_row {
-  uint64_t seq = 0;
-  public_key key{};
-  signature sig{};
-  kernels::digest digest{};
-};
+/// Balances as added up from the postings: available, staked, pending.
+using balances = std::array<neuro_amount, 3>;
 
 class checker {
 public:
@@ -64,86 +57,76 @@ public:
     const auto key = row.bytes(2);
     std::copy_n(key.begin(), std::min(key.size(), genesis.node_key.size()), genesis.node_key.begin());
     genesis.created_us = row.integer(3);
-    wallet_ = row.text(4);
-    chain_id_ = chain_id_of(genesis);
-    if (chain_id_ != row.digest(5))
+    beginning.wallet = row.text(4);
+    beginning.chain_id = chain_id_of(genesis);
+    if (beginning.chain_id != row.digest(5))
       add("the genesis record does not hash to its chain id");
     return true;
   }
 
-  /// Walks the transactions after `from_seq`; with from_seq 0 balances are added up and judged.
-  void walk(uint64_t from_seq, bool whole, bool signatures) {
+  /// The newest transactions against their hashes.
+  void walk_recent() {
+    const uint64_t last = last_seq();
+    if (last == 0)
+      return;
     const account_names names(db_);
-    kernels::digest previous = chain_id_;
-    uint64_t expected = 1;
-    if (from_seq > 0) {
-      statement before(db_, "SELECT hash FROM transactions WHERE seq = ?");
-      auto row = before.query(from_seq);
-      if (row.next())
-        previous = row.digest(0);
-      expected = from_seq + 1;
-    }
-    const std::string sql =
-        std::string("SELECT ") + transaction_columns + " FROM transactions t WHERE t.seq > ? ORDER BY t.seq";
-    statement transactions(db_, sql.c_str());
-    statement postings(
-        db_, "SELECT seq, account_id, part, negative, amount FROM postings WHERE seq > ? ORDER BY seq, n");
-    auto row = transactions.query(from_seq);
-    auto line = postings.query(from_seq);
-    bool more = line.next();
-    std::vector<posting> lines;
-    std::vector<int64_t> ids;
-    transaction now;
-    int64_t last_us = 0;
-    while (row.next() && faults.size() < faults_max) {
-      const std::string name = "transaction " + std::to_string(row.integer(0));
-      int64_t from_id = 0, to_id = 0;
-      if (!read_transaction(row, now, from_id, to_id)) {
-        add(name + " is malformed");
+    book_walk walk(db_, beginning, names);
+    auto walked = walk.walk(last > recent_transactions ? last - recent_transactions + 1 : 1, last, false);
+    for (auto& fault : walked.faults)
+      add(std::move(fault));
+  }
+
+  /// Every transaction, on every core; joins the stretches in their order and adds up the balances.
+  void walk_all(const std::string& path, bool signatures) {
+    const uint64_t last = last_seq();
+    const account_names names(db_);
+    const uint64_t stretches = (last + stretch_rows - 1) / stretch_rows;
+    std::mutex mutex;
+    std::condition_variable moved;
+    std::map<uint64_t, walked_stretch> waiting;
+    uint64_t next = 0, joined = 0;
+    caf::error failed;
+    const unsigned threads = static_cast<unsigned>(std::min<uint64_t>(
+        std::clamp(std::thread::hardware_concurrency(), 1U, threads_max), std::max<uint64_t>(stretches, 1)));
+
+    const auto work = [&] {
+      connection db; // A snapshot of its own; rows up to `last` are in every one and never change.
+      auto unopened = db.open(path, connection::mode::read_only);
+      std::unique_lock lock(mutex);
+      if (unopened) {
+        failed = unopened;
         return;
       }
-      now.from = names.of(from_id);
-      now.to = names.of(to_id);
-      if (now.seq != expected) {
-        add("transaction " + std::to_string(expected) + " is missing");
-        return;
-      }
-      ++expected;
-      lines.clear();
-      ids.clear();
-      for (; more && static_cast<uint64_t>(line.integer(0)) <= now.seq; more = line.next()) {
-        if (static_cast<uint64_t>(line.integer(0)) != now.seq) {
-          add("a posting of a transaction that does not exist stands before " + name);
-          continue;
+      lock.unlock();
+      book_walk walk(db, beginning, names);
+      lock.lock();
+      while (next < stretches && !failed && faults.size() < faults_max) {
+        const uint64_t mine = next++;
+        moved.wait(lock, [&] { return mine < joined + stretches_ahead * threads || failed; });
+        lock.unlock();
+        auto walked =
+            walk.walk(mine * stretch_rows + 1, std::min((mine + 1) * stretch_rows, last), signatures);
+        lock.lock();
+        if (db.faulty())
+          failed = db.fault();
+        waiting.emplace(mine, std::move(walked));
+        for (auto at = waiting.find(joined); at != waiting.end(); at = waiting.find(++joined)) {
+          join(std::move(at->second), names);
+          waiting.erase(at);
         }
-        ids.push_back(line.integer(1));
-        lines.push_back({names.of(line.integer(1)), static_cast<account_part>(line.integer(2)),
-                         line.integer(3) != 0, line.amount(4)});
+        moved.notify_all();
       }
-      const std::string payload = canonical_payload(now, chain_id_);
-      if (kernels::sha256::of(std::string_view(payload)) != now.id)
-        add(name + " does not hash to its id: it was changed");
-      const auto hash = row_hash(previous, now.seq, payload, now.sig, lines);
-      if (hash != now.hash)
-        add(name + " breaks the hash chain: it, its postings or its signature were changed");
-      previous = now.hash;
-      judge(now, lines, ids, name, whole);
-      if (now.timestamp_us < last_us)
-        add(name + " is dated before the one it follows");
-      last_us = now.timestamp_us;
-      if (is_signed(now.kind) != (now.key && now.sig))
-        add(name + (is_signed(now.kind) ? " is not signed" : " must not be signed"));
-      else if (signatures && now.key) {
-        if (address_of_key(*now.key) != wallet_ || now.from != wallet_)
-          add(name + " is signed by another wallet");
-        pending_.push_back({now.seq, *now.key, *now.sig, signing_digest(transaction_tag, payload)});
-        if (pending_.size() >= signature_batch)
-          verify_signatures();
-      }
-      ++found.transactions;
-    }
-    verify_signatures();
-    if (more)
+    };
+    std::vector<std::thread> helpers;
+    for (unsigned i = 1; i < threads; ++i)
+      helpers.emplace_back(work);
+    work();
+    for (auto& helper : helpers)
+      helper.join();
+    if (failed)
+      add(problem_of(failed).message);
+    statement beyond(db_, "SELECT 1 FROM postings WHERE seq > ? OR seq < 1 LIMIT 1");
+    if (beyond.query(last).next())
       add("there are postings without a transaction");
   }
 
@@ -156,11 +139,11 @@ public:
         const auto at = added_.find(row.integer(0));
         const balances sums = at == added_.end() ? balances{} : at->second;
         for (int part = 0; part < 3; ++part)
-          if (row.amount(2 + part) != sums.parts[static_cast<size_t>(part)])
+          if (row.amount(2 + part) != sums[static_cast<size_t>(part)])
             add("the " + std::string(to_string(static_cast<account_part>(part + 1))) + " balance of " +
                 std::string(row.text(1)) + " is " + to_decimal(row.amount(2 + part)) +
-                " but its postings add up to " + to_decimal(sums.parts[static_cast<size_t>(part)]));
-        if (row.text(1) == wallet_ && row.amount(4) != open_pending())
+                " but its postings add up to " + to_decimal(sums[static_cast<size_t>(part)]));
+        if (row.text(1) == beginning.wallet && row.amount(4) != open_pending())
           add("the wallet's pending balance is not the sum of its open unstakes, reservations and rewards");
       }
     }
@@ -199,7 +182,7 @@ public:
       add("the running totals differ from the balances");
     found.minted = to_decimal(minted);
     found.burned = to_decimal(burned);
-    found.chain_id = kernels::to_hex(chain_id_);
+    found.chain_id = kernels::to_hex(beginning.chain_id);
   }
 
   /// The pages of the file and its indexes, as SQLite sees them.
@@ -216,53 +199,47 @@ public:
     return row.next() ? static_cast<uint64_t>(row.integer(0)) : 0;
   }
 
+  book_beginning beginning;
+
 private:
-  void judge(const transaction& now, const std::vector<posting>& lines, const std::vector<int64_t>& ids,
-             const std::string& name, bool whole) {
-    neuro_amount plus, minus;
-    for (size_t i = 0; i < lines.size(); ++i) {
-      const posting& line = lines[i];
-      if (line.account.empty() || line.part < account_part::available || line.part > account_part::pending) {
-        add(name + " has a malformed posting");
-        return;
+  /// Adds what a stretch found to what those before it did.
+  void join(walked_stretch walked, const account_names& names) {
+    for (auto& fault : walked.faults)
+      add(std::move(fault));
+    found.transactions += walked.transactions;
+    found.signatures += walked.signatures;
+    const std::string where = "between transactions " + std::to_string(walked.first_seq) + " and " +
+                              std::to_string(walked.last_seq);
+    if (walked.transactions > 0 && walked.first_us < last_us_)
+      add("transaction " + std::to_string(walked.first_seq) + " is dated before the one it follows");
+    last_us_ = std::max(last_us_, walked.last_us);
+    if (walked.first_nonce != 0 && walked.first_nonce <= nonce_)
+      add("a nonce is repeated " + where);
+    nonce_ = std::max(nonce_, walked.last_nonce);
+    for (const auto& [id, flows] : walked.flows) {
+      auto& sums = added_[id];
+      for (size_t part = 0; part < sums.size(); ++part) {
+        const auto least = moved(sums[part], flows[part].lowest);
+        if (!least)
+          add("the " + std::string(to_string(static_cast<account_part>(part + 1))) + " balance of " +
+              names.of(id) + " falls below zero " + where);
+        sums[part] = moved(sums[part], flows[part].net).value_or(neuro_amount{});
       }
-      neuro_amount& side = line.negative ? minus : plus;
-      side = checked_add(side, line.amount).value_or(side);
-      const bool mint = line.account == mint_account;
-      if (mint != (line.negative && mint))
-        add(name + " takes back what was minted");
-      if (line.account == burn_account && line.negative)
-        add(name + " takes back what was burned");
-      if (!whole)
-        continue;
-      auto& balance = added_[ids[i]].parts[static_cast<size_t>(line.part) - 1];
-      const auto next =
-          line.negative != mint ? checked_sub(balance, line.amount) : checked_add(balance, line.amount);
-      if (!next)
-        add(name + " takes the " + to_string(line.part) + " balance of " + line.account + " below zero");
-      balance = next.value_or(neuro_amount{});
-      if (mint)
-        judge_mint(now, line.amount, name);
     }
-    if (plus != minus)
-      add(name + " does not sum to zero");
-    if (now.nonce != 0) {
-      if (now.nonce <= nonce_ && whole)
-        add(name + " repeats a nonce");
-      nonce_ = now.nonce;
+    for (const auto& [when, amount] : walked.minted) {
+      const auto [day, at_us] = when;
+      if (day != minted_day_)
+        minted_today_ = {};
+      minted_day_ = day;
+      minted_today_ = checked_add(minted_today_, amount).value_or(minted_today_);
+      if (minted_today_ > day_cap(at_us))
+        add("more than the wallet's cap of a day is minted " + where);
     }
   }
 
-  void judge_mint(const transaction& now, neuro_amount amount, const std::string& name) {
-    if (now.to != wallet_)
-      add(name + " mints to another wallet");
-    const int32_t day = day_of(now.timestamp_us);
-    if (day != minted_day_)
-      minted_today_ = {};
-    minted_day_ = day;
-    minted_today_ = checked_add(minted_today_, amount).value_or(minted_today_);
-    if (minted_today_ > day_cap(now.timestamp_us))
-      add(name + " mints more than the wallet's cap of the day");
+  static std::optional<neuro_amount> moved(neuro_amount from, __int128 by) {
+    return by < 0 ? checked_sub(from, {static_cast<unsigned __int128>(-by)})
+                  : checked_add(from, {static_cast<unsigned __int128>(by)});
   }
 
   /// The cap under the parameters in force then; the largest of the day where they changed within it.
@@ -299,45 +276,12 @@ private:
     return sum;
   }
 
-  const std::string& address_of_key(const public_key& key) {
-    if (key != known_key_ || known_address_.empty()) {
-      known_key_ = key;
-      known_address_ = address_of(key);
-    }
-    return known_address_;
-  }
-
-  void verify_signatures() {
-    const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1U, 64U);
-    std::atomic<size_t> next{0};
-    std::vector<uint8_t> bad(pending_.size());
-    const auto work = [&] {
-      for (size_t i = next++; i < pending_.size(); i = next++)
-        bad[i] = !verify_digest(pending_[i].key, pending_[i].sig, pending_[i].digest);
-    };
-    std::vector<std::thread> helpers;
-    for (unsigned i = 1; i < threads && pending_.size() > 64; ++i)
-      helpers.emplace_back(work);
-    work();
-    for (auto& helper : helpers)
-      helper.join();
-    for (size_t i = 0; i < pending_.size(); ++i)
-      if (bad[i])
-        add("the signature of transaction " + std::to_string(pending_[i].seq) + " is not valid");
-    found.signatures += pending_.size();
-    pending_.clear();
-  }
-
   connection& db_;
-  std::string wallet_;
-  kernels::digest chain_id_{};
   std::unordered_map<int64_t, balances> added_;
   std::map<int64_t, neuro_amount> caps_;
-  std::vector<signed_row> pending_;
-  public_key known_key_{};
-  std::string known_address_;
   neuro_amount minted_today_;
   int32_t minted_day_ = -1;
+  int64_t last_us_ = 0;
   uint64_t nonce_ = 0;
 };
 
@@ -359,8 +303,7 @@ caf::expected<std::vector<std::string>> check_recent(const std::string& path) {
   checker check(db);
   if (check.read_beginning()) {
     check.check_totals();
-    const uint64_t last = check.last_seq();
-    check.walk(last > recent_transactions ? last - recent_transactions : 0, false, false);
+    check.walk_recent();
   }
   if (db.faulty())
     return db.fault();
@@ -374,7 +317,7 @@ caf::expected<book_findings> verify_book(const std::string& path, bool signature
   checker check(db);
   if (check.read_beginning()) {
     check.check_pages();
-    check.walk(0, true, signatures);
+    check.walk_all(path, signatures);
     if (check.faults.empty())
       check.compare();
     check.check_totals();

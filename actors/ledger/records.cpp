@@ -1,9 +1,44 @@
 #include "actors/ledger/records.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <span>
 
 namespace neuroshard {
+
+namespace {
+
+void append_hex(std::string& to, std::span<const uint8_t> bytes) {
+  static constexpr char digits[] = "0123456789abcdef";
+  for (const uint8_t byte : bytes) {
+    to.push_back(digits[byte >> 4]);
+    to.push_back(digits[byte & 15]);
+  }
+}
+
+template <class Integer>
+void append_number(std::string& to, Integer value) {
+  std::array<char, 24> digits;
+  to.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr);
+}
+
+void append_encoded(std::string& to, std::string_view text) {
+  static constexpr char digits[] = "0123456789ABCDEF";
+  for (const char c : text) {
+    const bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                       c == '.' || c == '_' || c == '-';
+    if (plain) {
+      to.push_back(c);
+    } else {
+      to.push_back('%');
+      to.push_back(digits[static_cast<uint8_t>(c) >> 4]);
+      to.push_back(digits[static_cast<uint8_t>(c) & 15]);
+    }
+  }
+}
+
+} // namespace
 
 const char* to_string(transaction_kind kind) noexcept {
   switch (kind) {
@@ -51,20 +86,8 @@ const char* to_string(account_part part) noexcept {
 }
 
 std::string percent_encoded(std::string_view text) {
-  static constexpr char digits[] = "0123456789ABCDEF";
   std::string out;
-  out.reserve(text.size());
-  for (const char c : text) {
-    const bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
-                       c == '.' || c == '_' || c == '-';
-    if (plain) {
-      out.push_back(c);
-    } else {
-      out.push_back('%');
-      out.push_back(digits[static_cast<uint8_t>(c) >> 4]);
-      out.push_back(digits[static_cast<uint8_t>(c) & 15]);
-    }
-  }
+  append_encoded(out, text);
   return out;
 }
 
@@ -110,44 +133,66 @@ std::optional<reference_list> parse_references(std::string_view text) {
 
 std::string canonical_payload(const transaction& of, const kernels::digest& chain_id) {
   std::string text;
-  text.reserve(640);
-  const auto line = [&](std::string_view key, std::string_view value) {
-    text.append(key).append("=").append(value).append("\n");
-  };
-  text.append(transaction_tag).append("\n");
-  line("chain_id", kernels::to_hex(chain_id));
-  line("kind", to_string(of.kind));
-  line("from", of.from);
-  line("to", of.to);
-  line("amount", to_atto_text(of.amount));
-  line("fee", to_atto_text(of.fee));
-  line("burned", to_atto_text(of.burned));
-  line("nonce", std::to_string(of.nonce));
-  line("timestamp", std::to_string(of.timestamp_us));
-  line("memo", percent_encoded(of.memo));
-  line("refs", percent_encoded(reference_text(of.refs)));
-  line("public_key", of.key ? kernels::to_hex(*of.key) : std::string());
+  canonical_payload(of, chain_id, text);
   return text;
 }
 
+void canonical_payload(const transaction& of, const kernels::digest& chain_id, std::string& text) {
+  const auto key = [&](std::string_view name) -> std::string& { return text.append(name).append("="); };
+  text.clear();
+  text.reserve(640);
+  text.append(transaction_tag).append("\n");
+  append_hex(key("chain_id"), chain_id);
+  key("\nkind").append(to_string(of.kind));
+  key("\nfrom").append(of.from);
+  key("\nto").append(of.to);
+  key("\namount").append(to_atto_text(of.amount));
+  key("\nfee").append(to_atto_text(of.fee));
+  key("\nburned").append(to_atto_text(of.burned));
+  append_number(key("\nnonce"), of.nonce);
+  append_number(key("\ntimestamp"), of.timestamp_us);
+  append_encoded(key("\nmemo"), of.memo);
+  key("\nrefs");
+  if (!of.refs.empty())
+    append_encoded(text, reference_text(of.refs));
+  key("\npublic_key");
+  if (of.key)
+    append_hex(text, *of.key);
+  text.append("\n");
+}
+
+void posting_hasher::add(std::string_view account, account_part part, bool negative, neuro_amount amount) {
+  if (used_ == lines_.size())
+    lines_.emplace_back();
+  std::string& line = lines_[used_++];
+  line.clear();
+  line.append(account).append(" ").append(to_string(part)).append(negative ? " -" : " ");
+  line.append(to_atto_text(amount)).append("\n");
+}
+
+kernels::digest posting_hasher::finish() {
+  std::sort(lines_.begin(), lines_.begin() + static_cast<ptrdiff_t>(used_));
+  kernels::sha256 all;
+  for (size_t i = 0; i < used_; ++i)
+    all.update(std::string_view(lines_[i]));
+  used_ = 0;
+  return all.finish();
+}
+
+kernels::digest postings_hash(const std::vector<posting>& postings) {
+  posting_hasher hasher;
+  for (const auto& each : postings)
+    hasher.add(each.account, each.part, each.negative, each.amount);
+  return hasher.finish();
+}
+
 kernels::digest row_hash(const kernels::digest& previous, uint64_t seq, std::string_view payload,
-                         const std::optional<signature>& sig, const std::vector<posting>& postings) {
+                         const std::optional<signature>& sig, const kernels::digest& postings) {
   kernels::sha256 signed_part;
   signed_part.update(payload);
   if (sig)
     signed_part.update(std::span<const uint8_t>(*sig));
   const kernels::digest signed_hash = signed_part.finish();
-
-  std::vector<std::string> lines;
-  lines.reserve(postings.size());
-  for (const auto& each : postings)
-    lines.push_back(each.account + " " + to_string(each.part) + (each.negative ? " -" : " ") +
-                    to_atto_text(each.amount) + "\n");
-  std::sort(lines.begin(), lines.end());
-  kernels::sha256 posting_part;
-  for (const auto& text : lines)
-    posting_part.update(text);
-  const kernels::digest posting_hash = posting_part.finish();
 
   std::array<uint8_t, 8> number;
   for (int i = 0; i < 8; ++i)
@@ -157,7 +202,7 @@ kernels::digest row_hash(const kernels::digest& previous, uint64_t seq, std::str
       .update(std::span<const uint8_t>(previous))
       .update(std::span<const uint8_t>(number))
       .update(std::span<const uint8_t>(signed_hash))
-      .update(std::span<const uint8_t>(posting_hash))
+      .update(std::span<const uint8_t>(postings))
       .finish();
 }
 

@@ -79,14 +79,27 @@ std::string reference_text(const reference_list& refs);
 std::optional<reference_list> parse_references(std::string_view text);
 
 /// The canonical payload: `neuroshard-tx-v1`, then key=value lines from chain_id to public_key. tx_id is its
-/// SHA-256.
+/// SHA-256. The second form writes into a text that is used again.
 std::string canonical_payload(const transaction& of, const kernels::digest& chain_id);
+void canonical_payload(const transaction& of, const kernels::digest& chain_id, std::string& text);
+
+/// SHA-256 of a transaction's posting lines, sorted. A line is `account part delta\n`, delta in atto with a
+/// minus where it takes. To be used again after `finish`.
+class posting_hasher {
+public:
+  void add(std::string_view account, account_part part, bool negative, neuro_amount amount);
+  kernels::digest finish();
+
+private:
+  std::vector<std::string> lines_;
+  size_t used_ = 0;
+};
+kernels::digest postings_hash(const std::vector<posting>& postings);
 
 /// SHA-256("neuroshard-row-v1\n" || prev_hash || seq as u64 BE || SHA-256(payload || signature) ||
-/// SHA-256(sorted posting lines)). A posting line is `account part delta\n`, delta in atto with a minus where
-/// it takes.
+/// postings_hash).
 kernels::digest row_hash(const kernels::digest& previous, uint64_t seq, std::string_view payload,
-                         const std::optional<signature>& sig, const std::vector<posting>& postings);
+                         const std::optional<signature>& sig, const kernels::digest& postings);
 
 /// The beginning of a book; its hash is the chain id.
 struct genesis_record {

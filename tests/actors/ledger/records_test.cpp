@@ -69,19 +69,19 @@ TEST_CASE("every field of a transaction is part of its payload") {
 TEST_CASE("the row hash binds place, payload, signature and postings, in whatever order these are given") {
   const kernels::digest previous = kernels::sha256::of(std::string_view("p"));
   const posting a{"0xa", account_part::available, true, {5}}, b{"burn", account_part::available, false, {5}};
-  const auto plain = row_hash(previous, 1, "payload", std::nullopt, {a, b});
-  CHECK(row_hash(previous, 1, "payload", std::nullopt, {b, a}) == plain);
-  CHECK(row_hash(previous, 2, "payload", std::nullopt, {a, b}) != plain);
-  CHECK(row_hash({}, 1, "payload", std::nullopt, {a, b}) != plain);
-  CHECK(row_hash(previous, 1, "payloae", std::nullopt, {a, b}) != plain);
-  CHECK(row_hash(previous, 1, "payload", signature{}, {a, b}) != plain);
-  CHECK(row_hash(previous, 1, "payload", std::nullopt, {a}) != plain);
+  const auto plain = row_hash(previous, 1, "payload", std::nullopt, postings_hash({a, b}));
+  CHECK(row_hash(previous, 1, "payload", std::nullopt, postings_hash({b, a})) == plain);
+  CHECK(row_hash(previous, 2, "payload", std::nullopt, postings_hash({a, b})) != plain);
+  CHECK(row_hash({}, 1, "payload", std::nullopt, postings_hash({a, b})) != plain);
+  CHECK(row_hash(previous, 1, "payloae", std::nullopt, postings_hash({a, b})) != plain);
+  CHECK(row_hash(previous, 1, "payload", signature{}, postings_hash({a, b})) != plain);
+  CHECK(row_hash(previous, 1, "payload", std::nullopt, postings_hash({a})) != plain);
   posting c = b;
   c.part = account_part::pending;
-  CHECK(row_hash(previous, 1, "payload", std::nullopt, {a, c}) != plain);
+  CHECK(row_hash(previous, 1, "payload", std::nullopt, postings_hash({a, c})) != plain);
   c = b;
   c.negative = true;
-  CHECK(row_hash(previous, 1, "payload", std::nullopt, {a, c}) != plain);
+  CHECK(row_hash(previous, 1, "payload", std::nullopt, postings_hash({a, c})) != plain);
 }
 
 TEST_CASE("percent encoding keeps any bytes") {
