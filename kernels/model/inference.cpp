@@ -117,7 +117,7 @@ infer_status admit(stage_state& s, const infer_input& in, const infer_row& row, 
   table.truncate(*cache, row.cache_position);
   const int64_t blocks_before = cache->blocks;
   cache->busy = true; // not to be evicted by its own call
-  if (!table.reserve(*cache, static_cast<int64_t>(row.cache_position) + row.count)) {
+  if (!table.reserve(*cache, static_cast<int64_t>(row.cache_position) + row.count, in.now)) {
     cache->busy = false;
     if (cache->length == 0) {
       table.release(row.session);

@@ -116,6 +116,7 @@ sliced<result<double>> run_gradient_norm(stage_state& s) {
 sliced<result<apply_output>> run_apply(stage_state& s, optimizer_step step) {
   NEUROSHARD_CO_TRY(check_apply(s, step));
   const busy_guard busy(s.training_busy);
+  const busy_guard applying(s.applying);
   engine& e = *s.e;
   if (!s.norm_sq) {
     auto measured = co_await measure(s);

@@ -201,8 +201,10 @@ struct serving_maker {
 };
 
 sliced<result<serving_ptr>> run_make_serving_copy(stage_state& s, uint64_t version, bool canonical) {
-  if (s.copying || s.loading)
+  if (s.copying || s.loading || s.applying)
     co_return busy_error("a serving copy cannot be made");
+  if (!masters_held(s))
+    co_return status(code::invalid_argument, "this stage only serves and holds no f32 weights");
   if (s.weights_broken)
     co_return status(code::invalid_argument,
                      "an optimizer step ended half way; the weights must be loaded again");

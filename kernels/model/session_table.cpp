@@ -15,8 +15,9 @@ int64_t blocks_for(int64_t positions) {
 }
 } // namespace
 
-session_table::session_table(int64_t sessions_max, int64_t blocks_total, int64_t blocks_per_session)
-    : blocks_total_(blocks_total), blocks_per_session_(blocks_per_session) {
+session_table::session_table(int64_t sessions_max, int64_t blocks_total, int64_t blocks_per_session,
+                             session_time::duration idle_after)
+    : blocks_total_(blocks_total), blocks_per_session_(blocks_per_session), idle_after_(idle_after) {
   slots_.resize(static_cast<size_t>(sessions_max));
   table_.resize(static_cast<size_t>(sessions_max * blocks_per_session));
   for (int64_t i = sessions_max - 1; i >= 0; --i)
@@ -42,7 +43,7 @@ bool session_table::was_evicted(std::string_view id) const {
 session* session_table::create(std::string id, serving_ptr weights, session_time now) {
   assert(find(id) == nullptr);
   if (free_slots_.empty()) {
-    session* oldest = oldest_idle(nullptr);
+    session* oldest = oldest_idle(nullptr, now);
     if (oldest == nullptr)
       return nullptr;
     evict(*oldest);
@@ -59,19 +60,19 @@ session* session_table::create(std::string id, serving_ptr weights, session_time
   return &slots_[static_cast<size_t>(slot)].emplace(std::move(s));
 }
 
-bool session_table::reserve(session& s, int64_t positions) {
+bool session_table::reserve(session& s, int64_t positions, session_time now) {
   const int64_t wanted = blocks_for(positions);
   if (wanted > blocks_per_session_)
     return false;
   // Evicting everybody and failing all the same would help nobody: look first whether it can be had.
   int64_t possible = blocks_free();
   for (const auto& other : slots_)
-    if (other && !other->busy && &*other != &s)
+    if (other && &*other != &s && idle(*other, now))
       possible += other->blocks;
   if (wanted - s.blocks > possible)
     return false;
   while (wanted - s.blocks > blocks_free())
-    evict(*oldest_idle(&s));
+    evict(*oldest_idle(&s, now));
   int32_t* table = own_row(s);
   for (; s.blocks < wanted; ++s.blocks) {
     table[s.blocks] = free_blocks_.back();
@@ -124,10 +125,15 @@ size_t session_table::retire_copies_before(uint64_t copy_id) {
   return retired;
 }
 
-session* session_table::oldest_idle(const session* but_not) {
+bool session_table::idle(const session& s, session_time now) const noexcept {
+  return !s.busy && (idle_after_ == session_time::duration{} || now - s.last_use >= idle_after_);
+}
+
+session* session_table::oldest_idle(const session* but_not, session_time now) {
   session* oldest = nullptr;
   for (auto& slot : slots_)
-    if (slot && !slot->busy && &*slot != but_not && (oldest == nullptr || slot->last_use < oldest->last_use))
+    if (slot && &*slot != but_not && idle(*slot, now) &&
+        (oldest == nullptr || slot->last_use < oldest->last_use))
       oldest = &*slot;
   return oldest;
 }

@@ -31,18 +31,21 @@ struct session {
 
 class session_table {
 public:
-  session_table(int64_t sessions_max, int64_t blocks_total, int64_t blocks_per_session);
+  /// A session makes room for another only when it was last used at least `idle_after` ago: one that is
+  /// generating, which between two calls is not busy, never does. 0: whenever it is not busy.
+  session_table(int64_t sessions_max, int64_t blocks_total, int64_t blocks_per_session,
+                session_time::duration idle_after = {});
 
   /// Null when unknown.
   session* find(std::string_view id);
   const session* find(std::string_view id) const;
   /// Whether it was evicted, as far as remembered (the last 1,024).
   bool was_evicted(std::string_view id) const;
-  /// A new empty session; the oldest idle one makes room. Null when all are busy. Precondition: unknown id.
+  /// A new empty session; the oldest idle one makes room. Null when none is idle. Precondition: unknown id.
   session* create(std::string id, serving_ptr weights, session_time now);
   /// Gives the session blocks for `positions`, evicting the oldest idle others. False when that cannot be;
   /// then it keeps what it had. Newly given entries of its row: [previous blocks, blocks).
-  bool reserve(session& s, int64_t positions);
+  bool reserve(session& s, int64_t positions, session_time now = {});
   /// Forgets positions from `length` on, and blocks that held only such.
   void truncate(session& s, int64_t length);
   /// Frees the session, or marks it when busy. False when unknown.
@@ -66,12 +69,14 @@ private:
   int32_t* own_row(const session& s) noexcept {
     return &table_[static_cast<size_t>(s.slot * blocks_per_session_)];
   }
-  session* oldest_idle(const session* but_not);
+  bool idle(const session& s, session_time now) const noexcept;
+  session* oldest_idle(const session* but_not, session_time now);
   void evict(session& s);
   void drop(session& s);
 
   int64_t blocks_total_;
   int64_t blocks_per_session_;
+  session_time::duration idle_after_;
   std::vector<std::optional<session>> slots_;
   std::vector<int32_t> free_slots_;
   std::vector<int32_t> free_blocks_;

@@ -100,7 +100,8 @@ status build_inference(stage_state& s) {
                   " bytes is not possible; a block of " + std::to_string(kernels::kv_block) +
                   " positions takes " + std::to_string(block_bytes));
   const int64_t per_session = (s.shape.max_seq_len + kernels::kv_block - 1) / kernels::kv_block;
-  s.sessions = std::make_unique<session_table>(s.options.sessions_max, blocks, per_session);
+  s.sessions =
+      std::make_unique<session_table>(s.options.sessions_max, blocks, per_session, s.options.idle_after);
   auto pool = allocate(*s.e->device(), static_cast<uint64_t>(blocks) * block_bytes);
   if (!pool.ok())
     return pool.status();
@@ -196,6 +197,12 @@ status stage::write(std::string_view name, parameter_part part, int64_t first, s
 }
 sliced<status> stage::refresh_weights() {
   return run_refresh_weights(*state_);
+}
+status stage::release_masters() {
+  return model::release_masters(*state_);
+}
+bool stage::holds_masters() const noexcept {
+  return masters_held(*state_);
 }
 uint64_t stage::optimizer_t() const noexcept {
   return state_->t;

@@ -25,12 +25,15 @@ struct stage_options {
   bool embed = false; ///< holds `embed`
   bool head = false;  ///< holds `head`; needs layer_end == num_layers. A tied head needs `embed` too
   kernels::dtype compute = kernels::dtype::f32; ///< f32 or bf16
-  bool train = true;                            ///< gradients, moments, activations are allocated only then
+  bool train = true; ///< gradients, moments, activations are allocated only then; see also release_masters
   std::optional<bool> recompute; ///< of activations in backward; absent: with more than 16 layers
   int64_t train_tokens_max = 0;  ///< rows of one micro-batch (sequences x positions)
   int train_slots = 0; ///< micro-batches whose activations are kept at once; 0: 1 with the head, else 4
   uint64_t kv_pool_bytes = 0; ///< 0: no inference here
   int64_t sessions_max = 64;
+  /// A session that was used more lately never makes room for another (see session_table). 0: any may that is
+  /// not part of a call.
+  std::chrono::steady_clock::duration idle_after = std::chrono::seconds(30);
   int64_t decode_rows_max = 64;
   int64_t prefill_rows_max = 512;
   int64_t head_tile_rows = 256; ///< rows whose logits exist at once in training and scoring
@@ -205,6 +208,11 @@ public:
   kernels::status write(std::string_view name, parameter_part part, int64_t first, std::span<const float> in);
   /// After write(): makes the layouts that training's products read.
   sliced<kernels::status> refresh_weights();
+  /// A stage that does not train needs the f32 weights only to make its serving copy: this frees them once
+  /// there is one. Until write() or initialize() allocates them again, reading weights and making a copy are
+  /// refused. Errors: invalid_argument (it trains, there is no copy yet, something is under way).
+  kernels::status release_masters();
+  bool holds_masters() const noexcept;
   uint64_t optimizer_t() const noexcept;
   void set_optimizer_t(uint64_t t) noexcept;
   /// Unit hashes (f32 masters) of the held units, in order.
@@ -234,7 +242,8 @@ public:
   // --- serving
 
   /// Copies the present weights in compute dtype. It becomes the newest when done. With `canonical` the bytes
-  /// to hash are kept too.
+  /// to hash are kept too. Refused (invalid_argument) while apply changes them, as apply is meanwhile: a copy
+  /// is of one step.
   sliced<kernels::result<serving_ptr>> make_serving_copy(uint64_t version, bool canonical);
   /// Null before the first.
   serving_ptr newest() const noexcept;

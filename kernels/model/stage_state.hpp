@@ -15,7 +15,8 @@ namespace neuroshard::model {
 /// The flat f32 buffers of one unit.
 struct unit_store {
   unit layout;
-  kernels::buffer_ptr master, gradient, first_moment, second_moment; ///< the last three only when training
+  kernels::buffer_ptr master; ///< null while a stage that only serves has let go of it
+  kernels::buffer_ptr gradient, first_moment, second_moment; ///< only when training
 
   tensor view(const kernels::buffer_ptr& memory, size_t parameter) const;
   /// Rows of adjacent matrices (q, k, v or gate, up) as one: [rows of all, columns of the first].
@@ -100,6 +101,7 @@ struct stage_state {
   std::vector<kept_gradient> kept;
   train_shared shared;
   bool training_busy = false; ///< forward_train, backward, apply or discard under way
+  bool applying = false;      ///< apply, from its first slice to its last
   bool loading = false;       ///< initialize or refresh_weights under way
   bool gradient_held = false;
   bool gradient_broken = false; ///< a backward ended half way: only discard helps
@@ -184,6 +186,8 @@ status read_parameter(stage_state& s, std::string_view name, parameter_part part
                       std::span<float> out);
 status write_parameter(stage_state& s, std::string_view name, parameter_part part, int64_t first,
                        std::span<const float> in);
+bool masters_held(const stage_state& s);
+status release_masters(stage_state& s);
 /// The prepared layouts of all units, without the guards of run_refresh_weights.
 sliced<status> prepare_all(stage_state& s);
 

@@ -14,7 +14,7 @@ uint64_t f32_bytes(int64_t elements) {
   return static_cast<uint64_t>(elements) * sizeof(float);
 }
 
-/// The buffer of a part; null where the stage does not train.
+/// The buffer of a part; null where the stage does not hold it.
 const kernels::buffer_ptr& part_of(const unit_store& store, parameter_part part) {
   switch (part) {
   case parameter_part::gradient:
@@ -43,7 +43,9 @@ result<float*> locate(const stage_state& s, std::string_view name, parameter_par
                                               std::to_string(p.count));
   const auto& memory = part_of(store, part);
   if (!memory)
-    return status(code::invalid_argument, "this stage does not train and has no gradients and moments");
+    return status(code::invalid_argument, part == parameter_part::weight
+                                              ? "this stage only serves and holds no f32 weights"
+                                              : "this stage does not train and has no gradients and moments");
   return static_cast<float*>(memory->address) + p.offset + first;
 }
 
@@ -118,6 +120,43 @@ status build_weights(stage_state& s) {
   return {};
 }
 
+bool masters_held(const stage_state& s) {
+  return std::all_of(s.stores.begin(), s.stores.end(),
+                     [](const unit_store& store) { return store.master != nullptr; });
+}
+
+namespace {
+
+status take_masters(stage_state& s) {
+  for (unit_store& store : s.stores) {
+    if (store.master)
+      continue;
+    auto memory = allocate(*s.e->device(), f32_bytes(store.layout.count));
+    if (!memory.ok())
+      return memory.status();
+    store.master = *memory;
+    s.fixed.master += store.master->bytes;
+  }
+  return {};
+}
+
+} // namespace
+
+status release_masters(stage_state& s) {
+  if (s.options.train || !s.newest)
+    return {code::invalid_argument,
+            s.options.train ? "a stage that trains needs its f32 weights" : "there is no serving copy yet"};
+  if (s.loading || s.copying || s.scoring_inner)
+    return busy_error("the f32 weights cannot be freed");
+  NEUROSHARD_TRY(s.e->queue().wait());
+  for (unit_store& store : s.stores) {
+    if (store.master)
+      s.fixed.master -= store.master->bytes;
+    store.master.reset();
+  }
+  return {};
+}
+
 sliced<status> prepare_all(stage_state& s) {
   if (!s.options.train)
     co_return status{};
@@ -159,6 +198,7 @@ sliced<status> run_initialize(stage_state& s, uint64_t seed) {
   if (s.training_busy || s.loading || s.copying || s.scoring_inner)
     co_return busy_error("weights cannot be set");
   const busy_guard guard(s.loading);
+  NEUROSHARD_CO_TRY(take_masters(s));
   engine& e = *s.e;
   std::vector<float> chunk(static_cast<size_t>(chunk_elements));
   const wait_at_end drain(e);
@@ -201,6 +241,7 @@ status write_parameter(stage_state& s, std::string_view name, parameter_part par
                        std::span<const float> in) {
   if (s.training_busy || s.loading || s.copying || s.scoring_inner)
     return busy_error("weights cannot be set");
+  NEUROSHARD_TRY(take_masters(s));
   auto to = locate(s, name, part, first, in.size());
   if (!to.ok())
     return to.status();
@@ -209,6 +250,8 @@ status write_parameter(stage_state& s, std::string_view name, parameter_part par
 }
 
 sliced<result<std::vector<kernels::digest>>> run_unit_hashes(stage_state& s) {
+  if (!masters_held(s))
+    co_return status(code::invalid_argument, "this stage only serves and holds no f32 weights");
   engine& e = *s.e;
   std::vector<float> chunk(static_cast<size_t>(chunk_elements));
   const wait_at_end drain(e);

@@ -249,9 +249,48 @@ TEST_CASE("stages that cannot be are refused") {
   CHECK((*serving_only)->forward_train(whole_batch(a, 1, 4, 1)).run().status().why() ==
         code::invalid_argument);
   CHECK((*serving_only)->make_serving_copy(0, false).run().ok());
+  CHECK(make_stage(device, a, whole_options(a))->release_masters().why() == code::invalid_argument);
   kernels::device_options small;
   small.memory_bytes = 100'000;
   auto cramped = kernels::device::open(*kernels::reference_backend(), small);
   REQUIRE(cramped.ok());
   CHECK(stage::make(*cramped, a, whole_options(a)).status().why() == code::out_of_memory);
+}
+
+TEST_CASE("a stage that only serves holds its serving copy and no f32 weights, and can load others") {
+  const architecture a = tiny_shape();
+  const auto device = open_device("reference");
+  const auto trains = make_stage(device, a, whole_options(a));
+  const uint64_t before = device->allocated();
+  stage_options o = whole_options(a);
+  o.train = false;
+  const auto s = make_stage(device, a, o);
+  CHECK(s->release_masters().why() == code::invalid_argument); // nothing to serve from yet
+  REQUIRE(s->make_serving_copy(1, false).run().ok());
+  const auto infer = [&] {
+    infer_input in;
+    in.rows.push_back({"a", 0, 4, true, {}, false});
+    in.token_ids = {1, 2, 3, 4};
+    in.want = infer_result::logits;
+    auto out = s->infer(std::move(in), true).run();
+    REQUIRE(out.ok());
+    const auto* first = out->logits.view.as<const float>();
+    return std::vector<float>(first, first + a.vocab_capacity);
+  };
+  const auto expected = infer();
+  REQUIRE(s->release_masters().ok());
+  CHECK_FALSE(s->holds_masters());
+  const memory_use use = s->planned();
+  CHECK(use.master + use.gradients + use.moments + use.weights + use.activations == 0);
+  CHECK(device->allocated() - before == use.total());
+  CHECK(use.total() * 3 < trains->planned().total() + use.kv_pool * 2);
+  CHECK(infer() == expected);
+  CHECK(s->make_serving_copy(2, false).run().status().why() == code::invalid_argument);
+  float one = 0;
+  CHECK(s->read("norm.weight", parameter_part::weight, 0, std::span(&one, 1)).why() ==
+        code::invalid_argument);
+  CHECK(s->unit_hashes().run().status().why() == code::invalid_argument);
+  REQUIRE(s->initialize(99).run().ok());
+  REQUIRE(s->make_serving_copy(2, false).run().ok());
+  CHECK(infer() != expected);
 }

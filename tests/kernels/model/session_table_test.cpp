@@ -67,6 +67,25 @@ TEST_CASE("the oldest idle session makes room, a busy one never does") {
   CHECK_FALSE(table.was_evicted("c"));
 }
 
+TEST_CASE("a session that was used lately makes no room, neither blocks nor a place") {
+  session_table table(2, 6, 6, std::chrono::seconds(30));
+  session* a = table.create("a", nullptr, at(1));
+  CHECK(table.reserve(*a, 64, at(1)));
+  session* b = table.create("b", nullptr, at(2));
+  CHECK_FALSE(table.reserve(*b, 48, at(2))); // needs 3, 2 are free, and a is generating
+  CHECK(table.find("a") == a);
+  CHECK(a->blocks == 4);
+  CHECK(table.reserve(*b, 32, at(2)));
+  CHECK(table.create("c", nullptr, at(30)) == nullptr);
+  CHECK(table.reserve(*b, 48, at(31))); // a was left alone for 30 s
+  CHECK(table.was_evicted("a"));
+  b->last_use = at(31);
+  CHECK(table.create("c", nullptr, at(32)) != nullptr);
+  CHECK(table.create("d", nullptr, at(60)) == nullptr);
+  CHECK(table.create("d", nullptr, at(61)) != nullptr);
+  CHECK(table.was_evicted("b"));
+}
+
 TEST_CASE("idle sessions expire") {
   session_table table(4, 8, 4);
   table.create("a", nullptr, at(1));

@@ -54,6 +54,7 @@ stage_options whole_options(const architecture& a, dtype compute) {
   o.sessions_max = 8;
   o.decode_rows_max = 8;
   o.prefill_rows_max = 32;
+  o.idle_after = {};
   o.head_tile_rows = 16;
   o.kv_pool_bytes =
       kv_bytes_per_token(a, compute) * static_cast<uint64_t>(kernels::kv_block * a.num_layers) * 40;

@@ -244,6 +244,35 @@ TEST_CASE("training work that is cancelled after any slice leaks nothing and can
   CHECK(s->forward_train(in).run().ok());
 }
 
+TEST_CASE("a serving copy and an optimizer step exclude each other from their first slices to their last") {
+  const architecture a = tiny_shape();
+  stage_options o = whole_options(a);
+  o.slice_flops = 1; // a slice ends wherever one can
+  const auto s = make_stage(open_device("reference"), a, o);
+  const train_input in = whole_batch(a, 2, 8, 1);
+  REQUIRE(s->forward_train(in).run().ok());
+  {
+    auto applying = s->apply(rate(0.1F));
+    REQUIRE_FALSE(applying.resume()); // it measures the gradient yet: no weight has changed
+    CHECK(s->make_serving_copy(1, false).run().status().why() == code::invalid_argument);
+    while (!applying.resume()) {
+    }
+    REQUIRE(applying.take().ok());
+  }
+  REQUIRE(s->make_serving_copy(1, false).run().ok());
+  CHECK(s->newest()->id() == 1);
+  REQUIRE(s->forward_train(in).run().ok());
+  {
+    auto copying = s->make_serving_copy(2, false);
+    REQUIRE_FALSE(copying.resume());
+    CHECK(s->apply(rate(0.1F)).run().status().why() == code::invalid_argument);
+    while (!copying.resume()) {
+    }
+    REQUIRE(copying.take().ok());
+  }
+  REQUIRE(s->apply(rate(0.1F)).run().ok());
+}
+
 TEST_CASE("steady training allocates no device memory") {
   for (const std::string& backend : backends()) {
     const architecture a = tiny_shape();
