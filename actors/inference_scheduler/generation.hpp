@@ -4,6 +4,7 @@
 #include "actors/inference_scheduler/inference_scheduler_actor.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
+#include "kernels/core/backend.hpp"
 
 #include <caf/error.hpp>
 
@@ -31,6 +32,7 @@ struct generation {
   bool session_open = false;
   bool began = false;      ///< its prefill has begun: from then on a cancellation pays
   bool reserved = false;   ///< money is locked for it
+  bool unheard = false;    ///< cancelled before its caller knew of it: costs nothing
   bool needs_room = false; ///< waits until another generation has given its cache back
   uint32_t cached = 0;     ///< positions in the session's cache
   uint32_t rebuilds = 0;
@@ -51,6 +53,11 @@ struct generation {
   /// Positions that must be in the cache before the next token can be sampled: prompt and all produced
   /// tokens.
   uint32_t positions() const { return static_cast<uint32_t>(prompt.size()) + output.count(); }
+  /// Blocks of the KV pool that it can come to hold; the last token is never put into the cache.
+  uint64_t kv_blocks() const {
+    const uint64_t positions = prompt.size() + request.max_tokens - 1;
+    return (positions + kernels::kv_block - 1) / kernels::kv_block;
+  }
   /// The token at a position.
   int32_t token_at(uint32_t position) const {
     return position < prompt.size() ? prompt[position] : output.produced()[position - prompt.size()];

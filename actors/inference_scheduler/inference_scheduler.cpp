@@ -65,7 +65,7 @@ void inference_scheduler_state::finish(generation_ptr g, std::string reason,
   // A failure before the first token costs nothing; a caller who goes away after the prefill began pays for
   // it.
   const bool left = failure && code_of(*failure) == errc::cancelled;
-  const bool free = failure && g->output.count() == 0 && !(left && g->began);
+  const bool free = g->unheard || (failure && g->output.count() == 0 && !(left && g->began));
   result.failure = std::move(failure);
   if (free) {
     self->request(parts.ledger, ledger_timeout, refund_inference{g->id})
@@ -115,13 +115,18 @@ void inference_scheduler_state::hash_known(const generation_ptr& g, std::string 
   deliver(g);
 }
 
-void inference_scheduler_state::deliver(const generation_ptr& g) {
+void inference_scheduler_state::note_latency(const generation_result& result) {
   auto& counters = *parts.counters;
-  const double total_us = (g->result.queue_ms + g->result.inference_ms) * 1000;
+  const double total_us = (result.queue_ms + result.inference_ms) * 1000;
   const uint64_t place = counters.latency_count.load(std::memory_order_relaxed);
   counters.latency_us[place % node_counters::latency_ring_size].store(
       static_cast<uint32_t>(std::min(total_us, 4e9)), std::memory_order_relaxed);
   counters.latency_count.store(place + 1, std::memory_order_relaxed);
+}
+
+void inference_scheduler_state::deliver(const generation_ptr& g) {
+  if (!g->request.own)
+    note_latency(g->result);
   all.erase(g->id);
   g->request.sink->done(std::move(g->result));
   g->request.sink.reset();
@@ -142,11 +147,12 @@ void inference_scheduler_state::stop(const generation_ptr& g, caf::error why) {
   finish(g, "error", std::move(why));
 }
 
-void inference_scheduler_state::cancel(const std::string& id) {
+void inference_scheduler_state::cancel(const std::string& id, bool unheard) {
   const auto at = all.find(id);
   if (at == all.end())
     return;
   const auto g = at->second;
+  g->unheard = g->unheard || unheard;
   stop(g, refuse(errc::cancelled, "the caller has gone"));
   pump();
 }
@@ -168,8 +174,13 @@ void inference_scheduler_state::on_tick() {
 }
 
 void inference_scheduler_state::update_gauges() {
-  parts.counters->inference_queued.store(waiting.size(), std::memory_order_relaxed);
-  parts.counters->inference_running.store(running.size() + prefilling.size(), std::memory_order_relaxed);
+  const auto asked_for = [](const auto& line) {
+    return static_cast<uint64_t>(
+        std::count_if(line.begin(), line.end(), [](const generation_ptr& g) { return !g->request.own; }));
+  };
+  parts.counters->inference_queued.store(asked_for(waiting), std::memory_order_relaxed);
+  parts.counters->inference_running.store(asked_for(running) + asked_for(prefilling),
+                                          std::memory_order_relaxed);
 }
 
 actor_status inference_scheduler_state::report() const {
@@ -193,7 +204,7 @@ inference_scheduler_actor::behavior_type inference_scheduler(inference_scheduler
   self->send(self, tick_atom_v);
   return {
       [self](const generation_request& request) { return self->state.admit(request); },
-      [self](const cancel_generation& request) { self->state.cancel(request.id); },
+      [self](const cancel_generation& request) { self->state.cancel(request.id, request.unheard); },
       [self](tick_atom) {
         self->state.on_tick();
         self->delayed_send(self, tick_period, tick_atom_v);

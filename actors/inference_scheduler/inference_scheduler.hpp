@@ -61,6 +61,7 @@ struct inference_scheduler_state {
   bool decode_in_flight = false;
   bool pump_pending = false;              ///< a pump_atom is in the mailbox
   uint32_t failed_calls = 0;              ///< in a row, refused for the time being
+  uint64_t kv_blocks = 0;                 ///< of the worker's pool; 0: not known
   std::map<uint64_t, std::string> hashes; ///< of serving copies, the newest few
   std::vector<caf::typed_response_promise<caf::unit_t>> drains;
   bool draining = false;
@@ -97,9 +98,10 @@ struct inference_scheduler_state {
   void finish(generation_ptr g, std::string reason, std::optional<caf::error> failure);
   void paid(generation_ptr g, neuro_amount cost);
   void hash_known(const generation_ptr& g, std::string hash);
+  void note_latency(const generation_result& result);
   void deliver(const generation_ptr& g);
   void stop(const generation_ptr& g, caf::error why);
-  void cancel(const std::string& id);
+  void cancel(const std::string& id, bool unheard);
   void on_tick();
   void update_gauges();
   actor_status report() const;

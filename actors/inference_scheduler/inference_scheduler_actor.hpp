@@ -58,6 +58,8 @@ struct generation_request {
   std::vector<std::string> stop;
   std::optional<uint64_t> seed;
   bool logprobs = false;
+  bool own =
+      false; ///< of the node itself (a sample for its terminal): not counted, not charged, first to give way
   std::shared_ptr<generation_sink> sink;
 };
 /// Admitted: it is queued or running. Everything later goes to the sink.
@@ -68,6 +70,7 @@ struct generation_admitted {
 /// Ends a generation within one token; what it used so far is charged. Unknown ids are ignored.
 struct cancel_generation {
   std::string id;
+  bool unheard = false; ///< its caller was told that it failed before it knew the id: nothing is charged
 };
 
 } // namespace neuroshard

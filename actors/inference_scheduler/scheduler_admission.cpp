@@ -88,7 +88,8 @@ caf::expected<generation_ptr> inference_scheduler_state::make_generation(const g
 caf::result<generation_admitted> inference_scheduler_state::admit(const generation_request& request) {
   if (draining)
     return later(errc::draining, "draining", "the node is shutting down");
-  if (waiting.size() + admitting >= options.max_queue)
+  // A sample for the terminal takes nobody's place: it is for idle moments.
+  if (waiting.size() + admitting >= (request.own ? 1 : options.max_queue))
     return later(errc::overloaded, "overloaded", "too many requests are waiting");
   auto g = make_generation(request);
   if (!g)
@@ -105,6 +106,18 @@ caf::result<generation_admitted> inference_scheduler_state::admit(const generati
 void inference_scheduler_state::copy_known(generation_ptr g, admission_promise promise,
                                            const serving_info& copy) {
   g->model_version = copy.model_version;
+  if (copy.kv_blocks > 0)
+    kv_blocks = copy.kv_blocks;
+  if (kv_blocks > 0 && g->kv_blocks() > kv_blocks) {
+    problem what;
+    what.reason = "overloaded";
+    what.message =
+        "this node's memory for keys and values holds fewer positions than prompt and max_tokens need";
+    what.details = {{"retry_after", retry_after_s},
+                    {"limit", static_cast<int64_t>(kv_blocks) * kernels::kv_block},
+                    {"prompt_tokens", static_cast<int64_t>(g->prompt.size())}};
+    return not_admitted(std::move(promise), refuse(errc::overloaded, std::move(what)));
+  }
   if (!parts.peers) {
     model_route own;
     own.hops.push_back({true, {}, {}, 0, options.layers});
@@ -124,7 +137,7 @@ void inference_scheduler_state::route_known(generation_ptr g, admission_promise 
     return not_admitted(std::move(promise), refuse(errc::no_route, std::move(what)));
   }
   g->route = std::move(route);
-  if (g->route.own_layers_only && !options.charge_self)
+  if (g->request.own || (g->route.own_layers_only && !options.charge_self))
     return admitted(std::move(g), std::move(promise));
   if (!parts.ledger)
     return not_admitted(std::move(promise), later(errc::not_ready, "not_ready", "the ledger is not open"));
@@ -141,7 +154,8 @@ void inference_scheduler_state::route_known(generation_ptr g, admission_promise 
 void inference_scheduler_state::admitted(generation_ptr g, admission_promise promise) {
   --admitting;
   g->at = generation::stage::waiting;
-  parts.counters->inference_requests.fetch_add(1, std::memory_order_relaxed);
+  if (!g->request.own)
+    parts.counters->inference_requests.fetch_add(1, std::memory_order_relaxed);
   all.emplace(g->id, g);
   promise.deliver(generation_admitted{g->id, static_cast<uint32_t>(g->prompt.size())});
   waiting.push_back(std::move(g));

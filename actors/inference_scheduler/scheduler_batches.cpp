@@ -68,10 +68,16 @@ void inference_scheduler_state::pump() {
 
 void inference_scheduler_state::choose_prefill_group() {
   const size_t room = options.batch_max - std::min<size_t>(options.batch_max, running.size());
+  // What runs keeps the memory that it can come to need: a newcomer waits, so that it never takes the cache
+  // of another.
+  uint64_t blocks_left = kv_blocks;
+  for (const auto& g : running)
+    blocks_left -= std::min(blocks_left, g->kv_blocks());
   std::vector<uint32_t> remaining;
   for (const auto& g : waiting) {
-    if (g->needs_room && !running.empty())
+    if ((g->needs_room && !running.empty()) || (kv_blocks > 0 && g->kv_blocks() > blocks_left))
       break; // in order: nobody overtakes what waits for memory
+    blocks_left -= std::min(blocks_left, g->kv_blocks());
     remaining.push_back(g->positions() - g->cached);
   }
   const auto plan = plan_prefill(remaining, room, options.prefill_chunk);
@@ -221,7 +227,8 @@ bool inference_scheduler_state::take_token(const generation_ptr& g, int32_t toke
   }
   const uint32_t before = g->output.count();
   auto frame = g->output.accept(token, logprob);
-  parts.counters->inference_tokens.fetch_add(g->output.count() - before, std::memory_order_relaxed);
+  if (!g->request.own)
+    parts.counters->inference_tokens.fetch_add(g->output.count() - before, std::memory_order_relaxed);
   if (frame)
     g->request.sink->token(std::move(frame->text), frame->index,
                            g->request.logprobs ? std::optional<double>(frame->logprob) : std::nullopt);

@@ -5,6 +5,7 @@
 #include "kernels/core/sha256.hpp"
 
 #include <chrono>
+#include <utility>
 
 namespace neuroshard {
 
@@ -43,8 +44,6 @@ layer_worker_state::~layer_worker_state() {
     return;
   const auto why = refuse(errc::draining, "the layer worker is stopping");
   fail_all(why);
-  for (auto& [request, promise] : view_waiters)
-    promise.deliver(why);
   for (auto& [id, waiters] : hash_waiters)
     for (auto& waiter : waiters)
       waiter.deliver(why);
@@ -181,6 +180,8 @@ void layer_worker_state::fail_all(const caf::error& why) {
       ended->fail(why);
   initializing = false;
   committing = false;
+  for (auto& [request, promise] : std::exchange(view_waiters, {}))
+    promise.deliver(why); // the COMMIT it waited for will not end
 }
 
 bool layer_worker_state::cancel_step(uint64_t step) {
@@ -394,6 +395,10 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
         // Before the next micro-batch, so that the copy is of the step boundary it was asked at.
         return self->state.enqueue<serving_info>(self->state.make_copy(request), work_class::backward,
                                                  work_lane::training, 0);
+      },
+      [self](lean_atom) {
+        if (!self->state.stage->options().train && !self->state.draining)
+          self->state.enqueue_own(self->state.let_go(), false);
       },
       [self](const serving_hash& request) { return self->state.on_serving_hash(request); },
       [self](const session_copy& request) { return self->state.on_session_copy(request); },

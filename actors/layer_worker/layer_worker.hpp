@@ -125,6 +125,7 @@ struct layer_worker_state {
   work<tensor_handle> copy_tensor(read_snapshot request);
   void end_view();
   work<serving_info> make_copy(refresh_serving request);
+  model::sliced<caf::error> let_go();
   caf::result<std::string> on_serving_hash(const serving_hash& request);
   void copy_hashed(uint64_t copy_id, caf::expected<std::string> hash);
   caf::result<serving_info> on_session_copy(const session_copy& request) const;

@@ -192,12 +192,14 @@ struct serving_info {
   uint64_t copy_id = 0; ///< counts up with each refresh
   uint64_t model_version = 0;
   uint64_t inner_step = 0;
+  uint64_t kv_blocks = 0; ///< of the whole KV pool; session_copy alone tells
 };
 /// Asks for the model hash of a serving copy; computed once, away from the device's queue. 64 hex digits.
 struct serving_hash {
   uint64_t copy_id = 0; ///< 0: the newest
 };
-/// Which copy a session is pinned to, for serving_hash. An empty id asks for the copy that new sessions get.
+/// Which copy a session is pinned to, for serving_hash, and how large the pool of its keys and values is. An
+/// empty id asks for the copy that new sessions get.
 struct session_copy {
   std::string session_id;
 };
@@ -238,6 +240,7 @@ CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::memory_plan_ptr))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::hash_copy))
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, slice_atom, "slice")
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, plan_atom, "plan")
+CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, lean_atom, "lean")
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, threads_atom, "threads")
 CAF_END_TYPE_ID_BLOCK(neuroshard_layer_worker)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::forward_request)
@@ -276,6 +279,9 @@ using layer_worker_actor = caf::typed_actor<
     // Serving copies.
     caf::replies_to<refresh_serving>::with<serving_info>, caf::replies_to<serving_hash>::with<std::string>,
     caf::replies_to<session_copy>::with<serving_info>,
+    // A stage that does not train lets go of its f32 weights, which nobody saves or copies any more: it
+    // answers every later refresh_serving with the copy it has, until weights are written again.
+    caf::reacts_to<lean_atom>,
     // The program's own count of its memory.
     caf::replies_to<plan_atom>::with<memory_plan_ptr>,
     // Changes the number of compute threads from the next slice on.

@@ -19,9 +19,14 @@ const serving_copies::record* serving_copies::newest() const {
   return records_.empty() ? nullptr : &records_.rbegin()->second;
 }
 
-void serving_copies::set_hash(uint64_t copy_id, std::string hash) {
-  if (const auto at = records_.find(copy_id); at != records_.end())
-    at->second.hash = std::move(hash);
+void serving_copies::set_hash(uint64_t copy_id, const caf::expected<std::string>& hash) {
+  const auto at = records_.find(copy_id);
+  if (at == records_.end())
+    return;
+  if (hash)
+    at->second.hash = *hash;
+  else
+    at->second.hash_failure = hash.error();
 }
 
 uint64_t serving_copies::retire(int64_t now_us) {

@@ -170,6 +170,8 @@ layer_worker_state::work<tensor_handle> layer_worker_state::copy_tensor(read_sna
     co_return refuse(errc::not_found, "no such snapshot is open");
   if (!view->unread.contains(request.name))
     co_return refuse(errc::not_found, "the snapshot holds no unread tensor " + request.name);
+  if (!stage->holds_masters())
+    co_return busy("serves_only", "this node only serves: it keeps no f32 weights");
   const auto where = locate(request.name);
   const auto* parameter = find(*stage, where.name);
   auto memory = host_memory(static_cast<size_t>(parameter->count) * sizeof(float));
@@ -206,6 +208,8 @@ void layer_worker_state::end_view() {
 // --------------------------------------------------------------------------------------- serving copies
 
 layer_worker_state::work<serving_info> layer_worker_state::make_copy(refresh_serving request) {
+  if (!stage->holds_masters()) // nor can the weights have changed since
+    co_return copies.newest()->info;
   auto copy = co_await stage->make_serving_copy(request.model_version, true);
   if (!copy.ok())
     co_return refuse(copy.status());
@@ -218,6 +222,17 @@ layer_worker_state::work<serving_info> layer_worker_state::make_copy(refresh_ser
   co_return copies.find(id)->info;
 }
 
+model::sliced<caf::error> layer_worker_state::let_go() {
+  const uint64_t before = stage->planned().total();
+  if (view || loading || !stage->holds_masters())
+    co_return caf::error{};
+  if (auto freed = stage->release_masters(); !freed.ok())
+    co_return refuse(freed);
+  log::info(name, "serves-only bytes={} freed={}", stage->planned().total(),
+            before - stage->planned().total());
+  co_return caf::error{};
+}
+
 caf::result<std::string> layer_worker_state::on_serving_hash(const serving_hash& request) {
   const auto* record = request.copy_id == 0 ? copies.newest() : copies.find(request.copy_id);
   if (record == nullptr)
@@ -225,16 +240,17 @@ caf::result<std::string> layer_worker_state::on_serving_hash(const serving_hash&
                                 : refuse(errc::not_found, "no such serving copy is known");
   if (!record->hash.empty())
     return record->hash;
+  if (record->hash_failure)
+    return *record->hash_failure; // its bytes are gone: it stays unknown
   auto promise = self->make_response_promise<std::string>();
   hash_waiters[record->info.copy_id].push_back(promise);
   return promise;
 }
 
 void layer_worker_state::copy_hashed(uint64_t copy_id, caf::expected<std::string> hash) {
-  if (hash)
-    copies.set_hash(copy_id, *hash);
-  else
+  if (!hash)
     log::error(name, "serving-hash-failed copy={} why={}", copy_id, problem_of(hash.error()).message);
+  copies.set_hash(copy_id, hash);
   const auto at = hash_waiters.find(copy_id);
   if (at == hash_waiters.end())
     return;
@@ -248,16 +264,15 @@ void layer_worker_state::copy_hashed(uint64_t copy_id, caf::expected<std::string
 }
 
 caf::result<serving_info> layer_worker_state::on_session_copy(const session_copy& request) const {
-  if (request.session_id.empty()) {
-    if (const auto* newest = copies.newest())
-      return newest->info;
-    return refuse(errc::not_ready, "there is no serving copy of the weights yet");
-  }
-  const auto pinned = stage->session_weights(request.session_id);
-  const auto* record = pinned ? copies.find(pinned->id()) : nullptr;
+  const bool of_new = request.session_id.empty();
+  const auto pinned = of_new ? nullptr : stage->session_weights(request.session_id);
+  const auto* record = of_new ? copies.newest() : pinned ? copies.find(pinned->id()) : nullptr;
   if (record == nullptr)
-    return refuse(errc::not_found, "no such session is held here");
-  return record->info;
+    return of_new ? refuse(errc::not_ready, "there is no serving copy of the weights yet")
+                  : refuse(errc::not_found, "no such session is held here");
+  auto info = record->info;
+  info.kv_blocks = stage->kv_blocks_total();
+  return info;
 }
 
 caf::result<memory_plan_ptr> layer_worker_state::plan() const {

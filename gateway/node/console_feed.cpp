@@ -73,6 +73,7 @@ void console_feed::ask_for_sample(uint64_t step) {
   request.prompt = "And ";
   request.max_tokens = 48;
   request.temperature = 0.7F;
+  request.own = true;
   request.sink = std::make_shared<sample_sink>(out_, step, request.prompt);
   caf::anon_send(scheduler_, std::move(request));
 }

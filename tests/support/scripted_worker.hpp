@@ -111,6 +111,7 @@ inline layer_worker_actor::behavior_type scripted_worker(layer_worker_actor::poi
       [=](const session_copy& r) -> caf::result<serving_info> {
         return script->session ? script->session(r) : caf::result<serving_info>(unset("session"));
       },
+      [](lean_atom) {},
       [=](plan_atom) -> caf::result<memory_plan_ptr> { return unset("plan"); },
       [=](threads_atom, uint32_t) -> caf::result<void> { return caf::unit; },
       [](slice_atom) {},

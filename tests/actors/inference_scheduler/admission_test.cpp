@@ -114,6 +114,65 @@ TEST_CASE_FIXTURE(scheduler_fixture, "a full queue says overloaded, and when to 
   CHECK(counters->inference_running == 1);
 }
 
+TEST_CASE_FIXTURE(scheduler_fixture,
+                  "a newcomer waits while the memory for keys and values may be needed by what runs") {
+  kv_blocks = 4; // 64 positions: one generation of 6 + 40 at a time, or three small ones
+  auto actor = make();
+  std::vector<std::shared_ptr<recording_sink>> sinks;
+  std::vector<asked<generation_admitted, decltype(self->request(actor, caf::infinite, generation_request{}))>>
+      all;
+  for (int i = 0; i < 3; ++i) {
+    sinks.push_back(std::make_shared<recording_sink>());
+    all.push_back(ask_later<generation_admitted>(*this, actor, request(sinks.back(), "hello", 40)));
+  }
+  sched.run();
+  for (auto& one : all)
+    CHECK(one.receive());
+  CHECK(rows_max == 1);
+  for (const auto& sink : sinks) {
+    REQUIRE(sink->result);
+    CHECK(sink->result->completion_tokens == 40);
+  }
+  all.clear();
+  sinks.clear();
+  for (int i = 0; i < 3; ++i) {
+    sinks.push_back(std::make_shared<recording_sink>());
+    all.push_back(ask_later<generation_admitted>(*this, actor, request(sinks.back(), "hello", 10)));
+  }
+  sched.run();
+  for (auto& one : all)
+    CHECK(one.receive());
+  CHECK(rows_max == 3);
+  // What can never fit is refused at once, with what would.
+  auto refused =
+      ask<generation_admitted>(*this, actor, request(std::make_shared<recording_sink>(), "hello", 60));
+  CHECK(refused.code() == errc::overloaded);
+  const auto what = problem_of(refused.refused);
+  REQUIRE(what.details.size() == 3);
+  CHECK(what.details[1].first == "limit");
+  CHECK(std::get<int64_t>(what.details[1].second) == 64);
+}
+
+TEST_CASE_FIXTURE(scheduler_fixture, "a sample of the node's own is neither counted nor charged") {
+  options.charge_self = true;
+  auto actor = make();
+  auto sink = std::make_shared<recording_sink>();
+  auto sample = request(sink);
+  sample.own = true;
+  REQUIRE(ask<generation_admitted>(*this, actor, std::move(sample)));
+  REQUIRE(sink->result);
+  CHECK(sink->result->completion_tokens == 5);
+  CHECK(money->settled.empty());
+  CHECK(money->open.empty());
+  CHECK(counters->inference_requests == 0);
+  CHECK(counters->inference_tokens == 0);
+  CHECK(counters->latency_count == 0);
+  REQUIRE(ask<generation_admitted>(*this, actor, request(std::make_shared<recording_sink>())));
+  CHECK(counters->inference_requests == 1);
+  CHECK(counters->inference_tokens == 5);
+  CHECK(counters->latency_count == 1);
+}
+
 TEST_CASE_FIXTURE(scheduler_fixture, "a draining scheduler takes nothing new") {
   auto actor = make();
   CHECK(ask<caf::unit_t>(*this, actor, drain_atom_v));

@@ -111,6 +111,7 @@ struct scheduler_fixture
   size_t decode_rows_max = 0;
   uint64_t copy_id = 7;
   uint64_t model_version = 0;
+  uint64_t kv_blocks = 0; ///< of the pool, as the worker tells; 0: it does not
   /// Token sampled after `position` positions.
   std::function<int32_t(const std::string& session, uint32_t position)> next =
       [](const std::string&, uint32_t) { return 'x' + 10; };
@@ -126,7 +127,7 @@ struct scheduler_fixture
     script->session = [this](const session_copy&) -> caf::result<serving_info> {
       if (copy_id == 0)
         return refuse(errc::not_ready, "no copy");
-      return serving_info{copy_id, model_version, 0};
+      return serving_info{copy_id, model_version, 0, kv_blocks};
     };
     script->hash = [](const serving_hash& h) -> caf::result<std::string> {
       return std::string(63, '0') + std::to_string(h.copy_id);

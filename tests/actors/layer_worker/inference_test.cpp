@@ -126,6 +126,45 @@ TEST_CASE_FIXTURE(worker_fixture, "idle sessions are freed after 120 s and close
   CHECK(ask<serving_info>(*this, worker, session_copy{"idle"}).code() == errc::not_found);
 }
 
+TEST_CASE("a session between two of its tokens is not evicted by a prefill; one that was left alone is") {
+  worker_fixture f(false);
+  auto how = tiny_options(tiny_architecture());
+  how.kv_pool_bytes /= 20; // 2 blocks
+  f.worker = f.make(tiny_stage(tiny_architecture(), how));
+  f.refresh();
+  REQUIRE(ask<forward_reply>(f, f.worker, f.prompt("running", std::vector<int32_t>(20, 30))));
+  auto late = ask<forward_reply>(f, f.worker, f.prompt("late", {1, 30}));
+  REQUIRE(late);
+  CHECK(late->rows.front().status == row_status::no_memory);
+  auto next = ask<forward_reply>(f, f.worker, f.decode("running", 40, 20));
+  REQUIRE(next);
+  CHECK(next->rows.front().status == row_status::ok);
+  f.clock->advance_s(31);
+  CHECK(ask<forward_reply>(f, f.worker, f.prompt("late", {1, 30}))->rows.front().status == row_status::ok);
+  CHECK(ask<forward_reply>(f, f.worker, f.decode("running", 40, 21))->rows.front().status ==
+        row_status::evicted);
+  CHECK(ask<serving_info>(f, f.worker, session_copy{})->kv_blocks == 2);
+}
+
+TEST_CASE("when the hash of a copy cannot be had, everybody who asks is told, also later") {
+  worker_fixture f(false);
+  auto stage = tiny_stage();
+  const auto* held = stage.get();
+  f.worker = f.make(std::move(stage));
+  auto copied = ask_later<serving_info>(f, f.worker, refresh_serving{});
+  while (!held->newest())
+    REQUIRE(f.sched.try_run_once());
+  held->newest()->drop_canonical(); // before the hasher comes to it
+  auto waiting = ask_later<std::string>(f, f.worker, serving_hash{});
+  f.sched.run();
+  CHECK(copied.receive());
+  CHECK(waiting.receive().code() == errc::internal);
+  CHECK(ask<std::string>(f, f.worker, serving_hash{}).code() == errc::internal);
+  CHECK(ask<std::string>(f, f.worker, serving_hash{1}).code() == errc::internal);
+  f.refresh();
+  CHECK(ask<std::string>(f, f.worker, serving_hash{}));
+}
+
 TEST_CASE_FIXTURE(worker_fixture,
                   "SCORE gives the loss of the serving copy, not of the weights in training") {
   refresh();
@@ -199,6 +238,18 @@ TEST_CASE_FIXTURE(worker_fixture,
   for (auto& one : asked_all)
     refused += one.receive().code() == errc::overloaded ? 1 : 0;
   CHECK(refused == 6);
+}
+
+TEST_CASE_FIXTURE(worker_fixture, "a snapshot that waits for a COMMIT is answered when the worker drains") {
+  bind();
+  REQUIRE(ask<forward_reply>(*this, worker, train(1)));
+  auto commit = ask_later<backward_reply>(*this, worker, backward(backward_action::commit, 1));
+  REQUIRE(sched.try_run_once()); // queued
+  REQUIRE(sched.try_run_once()); // begun
+  auto view = ask_later<snapshot_opened>(*this, worker, open_snapshot{});
+  CHECK(ask<caf::unit_t>(*this, worker, drain_atom_v));
+  CHECK(commit.receive().code() == errc::draining);
+  CHECK(view.receive().code() == errc::draining);
 }
 
 TEST_CASE_FIXTURE(worker_fixture, "a worker that drains or ends answers everything it holds") {

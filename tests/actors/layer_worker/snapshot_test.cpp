@@ -174,3 +174,53 @@ TEST_CASE_FIXTURE(worker_fixture, "wrong tensors are refused, and a plan of the 
   CHECK((*plan)->total > 0);
   CHECK(ask<actor_status>(*this, worker, status_atom_v)->name == "layer_worker");
 }
+
+TEST_CASE("a worker that only serves lets go of its f32 weights when told, and loads others later") {
+  worker_fixture f(false);
+  auto how = tiny_options(tiny_architecture());
+  how.train = false;
+  f.worker = f.make(tiny_stage(tiny_architecture(), how));
+  const auto held = [&](const std::string& what) -> uint64_t {
+    auto plan = ask<memory_plan_ptr>(f, f.worker, plan_atom_v);
+    REQUIRE(plan);
+    for (const auto& [purpose, bytes] : (*plan)->bytes)
+      if (purpose == what)
+        return bytes;
+    return 1;
+  };
+  CHECK(held("master") > 0);
+  auto weights_of_seed = read_all(f, f.worker);
+  const auto lean = [&] {
+    caf::anon_send(f.worker, lean_atom_v);
+    f.sched.run();
+  };
+  lean(); // there is nothing to serve from yet
+  CHECK(held("master") > 0);
+  f.refresh(0, 5);
+  CHECK(held("master") > 0);
+  lean();
+  CHECK(held("master") == 0);
+  CHECK(held("gradients") + held("moments") + held("activations") + held("weights") == 0);
+  CHECK(held("serving") > 0);
+  auto first = ask<forward_reply>(f, f.worker, f.prompt("a", {1, 30, 31}));
+  REQUIRE(first);
+  auto again = ask<serving_info>(f, f.worker, refresh_serving{0, 5});
+  REQUIRE(again);
+  CHECK(again->copy_id == first->rows.front().copy_id);
+  auto view = ask<snapshot_opened>(f, f.worker, open_snapshot{});
+  REQUIRE(view);
+  CHECK(ask<tensor_handle>(f, f.worker, read_snapshot{view->snapshot_id, "norm.weight"}).reason() ==
+        "serves_only");
+  REQUIRE(ask<caf::unit_t>(f, f.worker, close_snapshot{view->snapshot_id}));
+  for (auto& [name, values] : weights_of_seed)
+    for (auto& value : values)
+      value *= 1.5F;
+  write_all(f, f.worker, weights_of_seed, 0);
+  f.refresh(0, 6);
+  lean();
+  CHECK(held("master") == 0);
+  auto other = ask<forward_reply>(f, f.worker, f.prompt("b", {1, 30, 31}));
+  REQUIRE(other);
+  CHECK(other->rows.front().copy_id == again->copy_id + 1);
+  CHECK(other->logprobs != first->logprobs);
+}
