@@ -75,6 +75,8 @@ struct product_args {
   dtype out_type = dtype::f32;
   int64_t ldo = 0;
   bool accumulate = false;
+  /// f32 sums only: a is stored as [k, m], and lda lies between two k.
+  bool transposed = false;
 };
 
 /// Under the pool's lock.

@@ -54,6 +54,19 @@ void prepare_piece(const tile_kernels& kernels, const prepare_weight_args& a, in
          .last_step = last_rows ? round_up(steps_of(a.act, n), step_group) : (first_row + rows) / pair});
 }
 
+/// Words between the rows of dy transposed. One cache line more than needed: with a power of two of rows they
+/// would all lie in the same few sets of the cache. oneDNN, which multiplies bf16 with AMX, wants them dense.
+int64_t transposed_pitch(const cpu_device& device, dtype act, int64_t rows) {
+  const int64_t steps = round_up(steps_of(act, rows), step_group);
+  return device.amx && act == dtype::bf16 ? steps : steps + step_group;
+}
+
+/// Whether dy is read as it lies. In f32 a column of it needs no more than that; where rows are long, each
+/// step of a column would lie in a page of its own.
+bool in_place(dtype act, int64_t n) noexcept {
+  return act == dtype::f32 && n <= 1024;
+}
+
 } // namespace
 
 uint64_t prepared_bytes(void*, int64_t n, int64_t k, dtype act, weight_use use) {
@@ -68,12 +81,14 @@ uint64_t linear_backward_input_workspace(void*, const linear_backward_input_args
   return 0;
 }
 
-/// x as panels and dy transposed.
-uint64_t linear_backward_weight_workspace(void*, const linear_backward_weight_args& a) {
+/// x as panels, and dy transposed where that is needed.
+uint64_t linear_backward_weight_workspace(void* device, const linear_backward_weight_args& a) {
   const int64_t rows = a.dy.shape[0];
-  const uint64_t steps = static_cast<uint64_t>(round_up(steps_of(a.dy.type, rows), step_group));
-  return panels_bytes(a.dy.type, a.x.shape[1], rows) +
-         static_cast<uint64_t>(a.dy.shape[1]) * steps * word_bytes;
+  const uint64_t panels = panels_bytes(a.dy.type, a.x.shape[1], rows);
+  if (in_place(a.dy.type, a.dy.shape[1]))
+    return panels;
+  const auto& d = *static_cast<const cpu_device*>(device);
+  return panels + static_cast<uint64_t>(a.dy.shape[1] * transposed_pitch(d, a.dy.type, rows)) * word_bytes;
 }
 
 status prepare_weight(void* queue, const prepare_weight_args& a) {
@@ -129,8 +144,8 @@ status linear_backward_input(void* queue, const linear_backward_input_args& a) {
   });
 }
 
-// The contraction runs over the rows, so both operands are laid out anew first: x as panels, dy transposed.
-// That costs O(T (N + K)) beside the O(T N K) of the product.
+// The contraction runs over the rows, so both operands are laid out anew first: x as panels, dy transposed,
+// unless it can be read as it lies. That costs O(T (N + K)) beside the O(T N K) of the product.
 status linear_backward_weight(void* queue, const linear_backward_weight_args& a) {
   auto& device = device_of(queue);
   NEUROSHARD_TRY(check(a, {.workspace = linear_backward_weight_workspace(&device, a)}));
@@ -143,10 +158,12 @@ status linear_backward_weight(void* queue, const linear_backward_weight_args& a)
   const auto& kernels = device.tiles(act);
   const auto element = static_cast<int64_t>(size_of(act));
   const int64_t steps = round_up(steps_of(act, rows), step_group);
+  const int64_t pitch = transposed_pitch(device, act, rows);
   auto* panels = a.workspace.as<uint32_t>();
   auto* transposed = panels + panels_bytes(act, k, rows) / word_bytes;
   const int64_t panel_tiles = divide_up(k, panel_width);
-  const int64_t transpose_tiles = divide_up(n, panel_width);
+  const bool as_it_lies = in_place(act, n);
+  const int64_t transpose_tiles = as_it_lies ? 0 : divide_up(n, panel_width);
   return run_locked(device, [&] {
     device.pool.parallel_for(panel_tiles + transpose_tiles, [&](int64_t tile, int) {
       if (tile < panel_tiles) {
@@ -165,22 +182,29 @@ status linear_backward_weight(void* queue, const linear_backward_weight_args& a)
                            .ld = a.dy.stride[0],
                            .k = rows,
                            .n = std::min(panel_width, n - column),
-                           .out = transposed + column * steps,
-                           .ldo = steps,
+                           .out = transposed + column * pitch,
+                           .ldo = pitch,
                            .steps = steps});
       }
     });
-    return run_product(device, {.act = act,
-                                .a = transposed,
-                                .lda = steps * step_elements(act),
-                                .b = panels,
-                                .m = n,
-                                .n = k,
-                                .k = steps * step_elements(act),
-                                .out = a.dw.data,
-                                .out_type = dtype::f32,
-                                .ldo = a.dw.stride[0],
-                                .accumulate = true});
+    product_args p{.act = act,
+                   .a = transposed,
+                   .lda = pitch * step_elements(act),
+                   .b = panels,
+                   .m = n,
+                   .n = k,
+                   .k = steps * step_elements(act),
+                   .out = a.dw.data,
+                   .out_type = dtype::f32,
+                   .ldo = a.dw.stride[0],
+                   .accumulate = true};
+    if (as_it_lies) {
+      p.a = a.dy.data;
+      p.lda = a.dy.stride[0];
+      p.k = rows;
+      p.transposed = true;
+    }
+    return run_product(device, p);
   });
 }
 

@@ -111,7 +111,7 @@ private:
     std::byte* scratch = device_.pool.scratch(worker);
     auto* sums = reinterpret_cast<float*>(scratch);
     const auto element = static_cast<int64_t>(size_of(p_.act));
-    const auto* a = static_cast<const std::byte*>(p_.a) + first_row * p_.lda * element;
+    const auto* a = static_cast<const std::byte*>(p_.a) + first_row * (p_.transposed ? 1 : p_.lda) * element;
     int64_t lda = p_.lda;
     if (copies_) {
       std::byte* copy = scratch + sums_bytes_;
@@ -141,19 +141,22 @@ private:
     // streams from memory once; the order of the sums is the same.
     const int64_t steps = divide_up(k_, pair);
     const int64_t piece = p_.m <= few_rows ? few_rows_steps : steps;
+    const auto& tiles = device_.tiles(p_.act);
+    const auto block = p_.transposed ? tiles.block_transposed : tiles.block;
+    const int64_t step_bytes = p_.transposed ? lda * element : static_cast<int64_t>(word_bytes);
     for (int64_t j = 0; j < panels && done < rows; ++j) {
       const int64_t width = std::min(panel_width, columns - j * panel_width);
       for (int64_t s = 0; s < steps; s += piece)
-        device_.tiles(p_.act).block({.a = a + done * lda * element + s * static_cast<int64_t>(word_bytes),
-                                     .lda = lda / pair,
-                                     .b = b + j * words_of_panel + s * panel_width,
-                                     .c = direct ? reinterpret_cast<float*>(out) + j * panel_width
-                                                 : sums + (done * panels + j) * panel_width,
-                                     .ldc = direct ? p_.ldo : panels * panel_width,
-                                     .m = rows - done,
-                                     .n = round_up(width, 16),
-                                     .steps = std::min(piece, steps - s),
-                                     .accumulate = s > 0 || (direct && p_.accumulate)});
+        block({.a = a + done * lda * element + s * step_bytes,
+               .lda = lda / pair,
+               .b = b + j * words_of_panel + s * panel_width,
+               .c = direct ? reinterpret_cast<float*>(out) + j * panel_width
+                           : sums + (done * panels + j) * panel_width,
+               .ldc = direct ? p_.ldo : panels * panel_width,
+               .m = rows - done,
+               .n = round_up(width, 16),
+               .steps = std::min(piece, steps - s),
+               .accumulate = s > 0 || (direct && p_.accumulate)});
     }
     if (!direct)
       device_.rows.store_block({.c = sums,
