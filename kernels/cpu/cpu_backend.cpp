@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t huge_page = uint64_t{2} << 20;
 /// From here on memory is aligned to huge pages: fewer TLB misses when weights are streamed.
-constexpr uint64_t huge_from = uint64_t{8} << 20;
+constexpr uint64_t huge_from = huge_page;
 /// Copies and fills below this are not worth waking a thread for.
 constexpr uint64_t parallel_copy_from = uint64_t{1} << 20;
 constexpr int64_t copy_tile = 256 * 1024;
@@ -57,10 +57,8 @@ void info(void* device, device_info& out) {
 
 status alloc(void*, uint64_t bytes, void** address) {
   const uint64_t alignment = bytes >= huge_from ? huge_page : 64;
-  *address = bytes > UINT64_MAX - alignment
-                 ? nullptr
-                 : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (*address == nullptr)
+  // Not rounded up to whole huge pages: the rest lies in small ones.
+  if (bytes > UINT64_MAX - alignment || posix_memalign(address, alignment, bytes) != 0)
     return {code::out_of_memory, "the system has no " + std::to_string(bytes) + " bytes"};
   if (alignment == huge_page)
     madvise(*address, bytes, MADV_HUGEPAGE); // advice: a failure changes nothing

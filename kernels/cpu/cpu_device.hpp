@@ -17,8 +17,9 @@ namespace neuroshard::kernels::cpu {
 struct cpu_device {
   cpu_device(isa chosen, bool with_onednn, int threads)
       : level(chosen), library(with_onednn), amx(with_onednn && has_amx_bf16()),
-        rows(row_kernels_for(chosen)), f32(tile_kernels_for(dtype::f32, chosen)),
-        half(tile_kernels_for(dtype::bf16, chosen)), pool(threads) {}
+        rows(row_kernels_for(chosen)), exponentials(exponential_kernels_for(chosen)),
+        f32(tile_kernels_for(dtype::f32, chosen)), half(tile_kernels_for(dtype::bf16, chosen)),
+        pool(threads) {}
 
   const tile_kernels& tiles(dtype act) const noexcept { return act == dtype::bf16 ? half : f32; }
 
@@ -26,6 +27,7 @@ struct cpu_device {
   bool library; ///< oneDNN may be used: no cap below what it would detect itself
   bool amx;     ///< oneDNN multiplies bf16 with AMX
   const row_kernels& rows;
+  const exponential_kernels& exponentials;
   const tile_kernels& f32;
   const tile_kernels& half;
   compute_pool pool;

@@ -3,6 +3,7 @@
 #include "kernels/cpu/cpu_device.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -12,7 +13,6 @@ namespace {
 
 /// Elements of one tensor that a task of the optimizer takes: seven streams of 64 KiB.
 constexpr int64_t optimizer_tile = 16 * 1024;
-constexpr int64_t embedding_columns = 128;
 /// Rows whose gain gradient is summed in one piece.
 constexpr int64_t norm_rows = 32;
 
@@ -77,15 +77,26 @@ status embedding(void* queue, const embedding_args& a) {
   });
 }
 
-// Cut by columns: two rows may have the same id, and each column is summed in ascending order of rows.
+// Cut by ids, as several rows may have the same: each row of the table is one task's, which adds to it in
+// ascending order of rows. Four tasks per thread, as some ids are frequent.
 status embedding_backward(void* queue, const embedding_backward_args& a) {
   NEUROSHARD_TRY(check(a, {}));
   auto& d = device_of(queue);
-  const int64_t columns = a.dout.shape[1];
+  const int64_t rows = a.ids.shape[0];
   return run_locked(d, [&] {
-    d.pool.parallel_for(divide_up(columns, embedding_columns), [&](int64_t tile, int) {
-      d.rows.embedding_backward(a, tile * embedding_columns,
-                                std::min(columns, (tile + 1) * embedding_columns));
+    const auto threads = static_cast<uint32_t>(d.pool.threads());
+    const uint32_t parts = threads == 1 ? 1 : std::bit_ceil(4 * threads);
+    NEUROSHARD_TRY(d.pool.reserve_scratch(static_cast<size_t>(rows) * sizeof(int32_t)));
+    d.pool.parallel_for(parts, [&](int64_t part, int worker) {
+      auto* mine = reinterpret_cast<int32_t*>(d.pool.scratch(worker));
+      int64_t count = 0;
+      for (int64_t t = 0; t < rows; ++t) {
+        const int64_t id = a.ids.as<int32_t>()[t * a.ids.stride[0]];
+        const auto row = static_cast<uint32_t>(id >= 0 && id < a.dtable.shape[0] ? id : 0);
+        mine[count] = static_cast<int32_t>(t); // without a branch that nothing could predict
+        count += (row & (parts - 1)) == static_cast<uint32_t>(part) ? 1 : 0;
+      }
+      d.rows.embedding_backward(a, mine, count);
     });
     return status{};
   });
@@ -134,7 +145,7 @@ status swiglu(void* queue, const swiglu_args& a) {
   auto& d = device_of(queue);
   return run_locked(d, [&] {
     for_row_tiles(d, a.gate.shape[0], act_bytes(a.gate) * 3,
-                  [&](int64_t first, int64_t last) { d.rows.swiglu(a, first, last); });
+                  [&](int64_t first, int64_t last) { d.exponentials.swiglu(a, first, last); });
     return status{};
   });
 }
@@ -144,7 +155,7 @@ status swiglu_backward(void* queue, const swiglu_backward_args& a) {
   auto& d = device_of(queue);
   return run_locked(d, [&] {
     for_row_tiles(d, a.gate.shape[0], act_bytes(a.gate) * 5,
-                  [&](int64_t first, int64_t last) { d.rows.swiglu_backward(a, first, last); });
+                  [&](int64_t first, int64_t last) { d.exponentials.swiglu_backward(a, first, last); });
     return status{};
   });
 }
@@ -211,7 +222,7 @@ status cross_entropy(void* queue, const cross_entropy_args& a) {
     d.pool.parallel_for(divide_up(rows, together), [&](int64_t tile, int worker) {
       auto* scratch = reinterpret_cast<float*>(d.pool.scratch(worker));
       for (int64_t row = tile * together; row < std::min(rows, (tile + 1) * together); ++row)
-        losses[row] = d.rows.cross_entropy(a, row, scratch);
+        losses[row] = d.exponentials.cross_entropy(a, row, scratch);
     });
     for (int64_t row = 0; row < rows; ++row)
       *a.loss_sum.as<double>() += losses[row];

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cpp"
@@ -13,41 +12,12 @@
 #include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
-#include "kernels/cpu/simd-inl.hpp"
+#include "kernels/cpu/rows-inl.hpp"
 
 #if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 HWY_BEFORE_NAMESPACE();
 namespace neuroshard::kernels::cpu {
 namespace HWY_NAMESPACE {
-
-HWY_INLINE float_vec set(float x) {
-  return hn::Set(float_tag(), x);
-}
-
-/// Calls body(i, count) for vectors of [first, last); count is the number of lanes, less in the last call.
-template <class Body>
-HWY_INLINE void for_vectors(int64_t first, int64_t last, const Body& body) {
-  const auto l = static_cast<int64_t>(lanes());
-  int64_t i = first;
-  for (; i + l <= last; i += l)
-    body(i, lanes());
-  if (i < last)
-    body(i, static_cast<size_t>(last - i));
-}
-
-/// Calls body with a null pointer of the activation type; Half is how bf16 is read and rounded.
-template <class Half, class Body>
-HWY_INLINE void by_type(dtype type, const Body& body) {
-  if (type == dtype::bf16)
-    body(static_cast<Half*>(nullptr));
-  else
-    body(static_cast<float*>(nullptr));
-}
-
-template <class T>
-HWY_INLINE T* row_of(const tensor& t, int64_t row) {
-  return t.as<T>() + row * t.stride[0];
-}
 
 // -------------------------------------------------------------------------------------------- small pieces
 
@@ -70,12 +40,6 @@ void store_block(const store_block_args& a) {
   a.type == dtype::bf16 ? store_block_of<Half>(a) : store_block_of<float>(a);
 }
 
-/// Asks for memory that is about to be read.
-HWY_INLINE void fetch(const std::byte* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64)
-    hwy::Prefetch(p + i);
-}
-
 HWY_INLINE int64_t row_or_first(int64_t id, int64_t rows) {
   return id >= 0 && id < rows ? id : 0;
 }
@@ -95,38 +59,74 @@ void convert(const void* x, dtype from, void* out, dtype to, int64_t count) {
     convert_run(static_cast<const Half*>(x), static_cast<float*>(out), count);
 }
 
-template <class Half>
-void embedding(const embedding_args& a, int64_t first, int64_t last) {
-  const auto from = static_cast<int64_t>(size_of(a.table.type));
-  const auto to = static_cast<int64_t>(size_of(a.out.type));
+/// Rows come in no order that the hardware could foresee: this much is asked for ahead of what is worked on.
+constexpr int64_t bytes_ahead = 6 * 1024;
+
+HWY_INLINE int64_t rows_ahead(int64_t row_bytes) {
+  return std::max<int64_t>(1, bytes_ahead / std::max<int64_t>(row_bytes, 64));
+}
+
+/// Calls body(first, last) for a cache line of a row after the other and asks for the same line of `next`, if
+/// there is one.
+template <class T, class Body>
+HWY_INLINE void for_lines(int64_t width, const T* next, const Body& body) {
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  int64_t i = 0;
+  for (; i + line <= width; i += line) {
+    if (next != nullptr)
+      hwy::Prefetch(next + i);
+    body(i, i + line);
+  }
+  if (i < width) {
+    if (next != nullptr)
+      hwy::Prefetch(next + i);
+    body(i, width);
+  }
+}
+
+template <class From, class To>
+HWY_INLINE void embedding_of(const embedding_args& a, int64_t first, int64_t last) {
   const auto source = [&](int64_t t) {
-    const int64_t row = row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.table.shape[0]);
-    return a.table.as<std::byte>() + row * a.table.stride[0] * from;
+    return row_of<From>(a.table, row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.table.shape[0]));
   };
+  const int64_t width = a.table.shape[1];
+  const int64_t ahead = rows_ahead(width * static_cast<int64_t>(sizeof(From)));
   for (int64_t t = first; t < last; ++t) {
-    // Rows come in no order that the hardware could foresee.
-    if (t + 1 < a.ids.shape[0])
-      fetch(source(t + 1), a.table.shape[1] * from);
-    convert<Half>(source(t), a.table.type, a.out.as<std::byte>() + t * a.out.stride[0] * to, a.out.type,
-                  a.table.shape[1]);
+    const From* from = source(t);
+    To* to = row_of<To>(a.out, t);
+    for_lines(width, t + ahead < a.ids.shape[0] ? source(t + ahead) : nullptr, [&](int64_t i, int64_t end) {
+      if constexpr (std::is_same_v<From, To>)
+        std::memcpy(to + i, from + i, static_cast<size_t>(end - i) * sizeof(From));
+      else
+        convert_run(from + i, to + i, end - i);
+    });
   }
 }
 
 template <class Half>
-void embedding_backward(const embedding_backward_args& a, int64_t first, int64_t last) {
+void embedding(const embedding_args& a, int64_t first, int64_t last) {
+  by_type<Half>(a.table.type, [&]<class From>(From*) {
+    by_type<Half>(a.out.type, [&]<class To>(To*) { embedding_of<From, To>(a, first, last); });
+  });
+}
+
+template <class Half>
+void embedding_backward(const embedding_backward_args& a, const int32_t* rows, int64_t count) {
   by_type<Half>(a.dout.type, [&]<class T>(T*) {
-    const auto target = [&](int64_t t) {
+    const auto target = [&](int64_t i) {
       return row_of<float>(a.dtable,
-                           row_or_first(a.ids.as<int32_t>()[t * a.ids.stride[0]], a.dtable.shape[0]));
+                           row_or_first(a.ids.as<int32_t>()[rows[i] * a.ids.stride[0]], a.dtable.shape[0]));
     };
-    constexpr int64_t ahead = 6;
-    for (int64_t t = 0; t < a.ids.shape[0]; ++t) {
-      if (t + ahead < a.ids.shape[0])
-        fetch(reinterpret_cast<const std::byte*>(target(t + ahead) + first), (last - first) * 4);
-      const T* dout = row_of<T>(a.dout, t);
-      float* dtable = target(t);
-      for_vectors(first, last, [&](int64_t i, size_t n) {
-        store_n(hn::Add(load_n(dtable + i, n), load_n(dout + i, n)), dtable + i, n);
+    const int64_t width = a.dout.shape[1];
+    const int64_t ahead = rows_ahead(width * 4);
+    for (int64_t i = 0; i < count; ++i) {
+      const T* dout = row_of<T>(a.dout, rows[i]);
+      float* dtable = target(i);
+      for_lines(width, i + ahead < count ? target(i + ahead) : nullptr, [&](int64_t from, int64_t to) {
+        hwy::Prefetch(i + 1 < count ? row_of<T>(a.dout, rows[i + 1]) + from : dout);
+        for_vectors(from, to, [&](int64_t j, size_t n) {
+          store_n(hn::Add(load_n(dtable + j, n), load_n(dout + j, n)), dtable + j, n);
+        });
       });
     }
   });
@@ -320,152 +320,6 @@ void rope(const rope_args& a, int64_t first, int64_t last) {
   });
 }
 
-// ------------------------------------------------------------------------------------------------- swiglu
-
-/// 1 / (1 + e^-z), through 2^(n + r) = e^-z. On AVX-512 the power may leave the range of floats: infinity
-/// gives 0.
-HWY_INLINE float_vec sigmoid(float_vec z) {
-  const auto one = set(1.0F);
-#if HWY_TARGET == HWY_AVX3
-  const float_tag d;
-  // The operand order keeps a NaN.
-  const auto x = hn::Min(hn::Set(d, 200.0F), hn::Max(hn::Set(d, -200.0F), hn::Neg(z)));
-  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504F)));
-  // log2(e) in two parts, so that the error of r does not grow with x.
-  const auto r = hn::MulAdd(x, hn::Set(d, 1.92596299e-8F), hn::MulSub(x, hn::Set(d, 1.44269502F), n));
-  return hn::Div(one, hn::Add(one, scale_by_power(exp2_polynomial(r), n)));
-#else
-  return hn::Div(one, hn::Add(one, exp_of(hn::Neg(z))));
-#endif
-}
-
-template <class T>
-HWY_INLINE void swiglu_of(const swiglu_args& a, int64_t first, int64_t last) {
-  for (int64_t t = first; t < last; ++t) {
-    const T* gate = row_of<T>(a.gate, t);
-    const T* up = row_of<T>(a.up, t);
-    T* out = row_of<T>(a.out, t);
-    for_vectors(0, a.gate.shape[1], [&](int64_t i, size_t n) {
-      const auto z = load_n(gate + i, n);
-      store_n(hn::Mul(hn::Mul(z, sigmoid(z)), load_n(up + i, n)), out + i, n);
-    });
-  }
-}
-
-template <class Half>
-void swiglu(const swiglu_args& a, int64_t first, int64_t last) {
-  a.gate.type == dtype::bf16 ? swiglu_of<Half>(a, first, last) : swiglu_of<float>(a, first, last);
-}
-
-template <class T>
-HWY_INLINE void swiglu_backward_of(const swiglu_backward_args& a, int64_t first, int64_t last) {
-  const auto one = set(1.0F);
-  for (int64_t t = first; t < last; ++t) {
-    const T* gate = row_of<T>(a.gate, t);
-    const T* up = row_of<T>(a.up, t);
-    const T* dout = row_of<T>(a.dout, t);
-    T* dgate = row_of<T>(a.dgate, t);
-    T* dup = row_of<T>(a.dup, t);
-    for_vectors(0, a.gate.shape[1], [&](int64_t i, size_t n) {
-      const auto z = load_n(gate + i, n);
-      const auto u = load_n(up + i, n);
-      const auto d = load_n(dout + i, n);
-      const auto s = sigmoid(z);
-      const auto silu = hn::Mul(z, s);
-      // silu'(z) = s + z s (1 - s)
-      const auto slope = hn::MulAdd(silu, hn::Sub(one, s), s);
-      store_n(hn::Mul(hn::Mul(d, u), slope), dgate + i, n);
-      store_n(hn::Mul(d, silu), dup + i, n);
-    });
-  }
-}
-
-template <class Half>
-void swiglu_backward(const swiglu_backward_args& a, int64_t first, int64_t last) {
-  a.gate.type == dtype::bf16 ? swiglu_backward_of<Half>(a, first, last)
-                             : swiglu_backward_of<float>(a, first, last);
-}
-
-// --------------------------------------------------------------------------------------------------- loss
-
-HWY_INLINE float to_float(float x) {
-  return x;
-}
-template <class Half>
-HWY_INLINE float to_float(Half x) {
-  return to_f32(bf16{x.bits});
-}
-HWY_INLINE float from_float(float x, const float*) {
-  return x;
-}
-template <class Half>
-HWY_INLINE Half from_float(float x, const Half*) {
-  return {to_bf16(x).bits};
-}
-
-template <class T>
-HWY_INLINE double cross_entropy_of(const cross_entropy_args& a, int64_t row, float* scratch) {
-  T* logits = row_of<T>(a.logits, row);
-  const int64_t label = a.labels.as<int32_t>()[row * a.labels.stride[0]];
-  const int64_t width = a.logits.shape[1];
-  if (label < 0 || label >= a.valid_vocab) {
-    if (!a.loss_only)
-      std::fill_n(logits, width, T{});
-    return 0;
-  }
-  const auto l = static_cast<int64_t>(lanes());
-  float_vec m0 = set(-std::numeric_limits<float>::infinity());
-  float_vec m1 = m0;
-  int64_t i = 0;
-  for (; i + 2 * l <= a.valid_vocab; i += 2 * l) {
-    m0 = hn::Max(m0, load(logits + i));
-    m1 = hn::Max(m1, load(logits + i + l));
-  }
-  float largest = max_of(hn::Max(m0, m1));
-  for (; i < a.valid_vocab; ++i)
-    largest = std::max(largest, to_float(logits[i]));
-  // The exponentials are kept: the second pass over the row only scales them.
-  const auto shift = set(largest);
-  const auto log2e = set(1.44269504088896341F);
-  const auto exponential = [&](int64_t at, size_t n) {
-    return exp2_of(hn::Mul(hn::Sub(load_n(logits + at, n), shift), log2e));
-  };
-  i = 0;
-  float_vec s0 = set(0);
-  float_vec s1 = s0;
-  for (; i + 2 * l <= a.valid_vocab; i += 2 * l) {
-    const auto e0 = exponential(i, lanes());
-    const auto e1 = exponential(i + l, lanes());
-    store(e0, scratch + i);
-    store(e1, scratch + i + l);
-    s0 = hn::Add(s0, e0);
-    s1 = hn::Add(s1, e1);
-  }
-  for (; i < a.valid_vocab; i += l) {
-    const auto n = static_cast<size_t>(std::min(l, a.valid_vocab - i));
-    const auto e = hn::IfThenElseZero(hn::FirstN(float_tag(), n), exponential(i, n));
-    store_n(e, scratch + i, n);
-    s0 = hn::Add(s0, e);
-  }
-  const float total = sum_of(hn::Add(s0, s1));
-  const float at_label = to_float(logits[label]);
-  if (!a.loss_only) {
-    const auto factor = set(a.scale / total);
-    for_vectors(0, a.valid_vocab, [&](int64_t j, size_t n) {
-      store_n(hn::Mul(load_n(scratch + j, n), factor), logits + j, n);
-    });
-    std::fill_n(logits + a.valid_vocab, width - a.valid_vocab, T{});
-    logits[label] = from_float((scratch[label] / total - 1.0F) * a.scale, logits);
-  }
-  return static_cast<double>(largest + std::log(total) - at_label);
-}
-
-template <class Half>
-double cross_entropy(const cross_entropy_args& a, int64_t row, float* scratch) {
-  return a.logits.type == dtype::bf16 ? cross_entropy_of<Half>(a, row, scratch)
-                                      : cross_entropy_of<float>(a, row, scratch);
-}
-
 // ---------------------------------------------------------------------------------------------- optimizer
 
 void adamw(const adamw_item& item, const adamw_constants& k, float clip, bool zero_gradient, int64_t first,
@@ -524,11 +378,8 @@ constexpr row_kernels kernels_of{.store_block = store_block<Half>,
                                  .rms_norm_backward = rms_norm_backward<Half>,
                                  .add_to = add_to,
                                  .rope = rope<Half>,
-                                 .swiglu = swiglu<Half>,
-                                 .swiglu_backward = swiglu_backward<Half>,
                                  .add = add<Half>,
                                  .convert = convert<Half>,
-                                 .cross_entropy = cross_entropy<Half>,
                                  .adamw = adamw,
                                  .sum_of_squares = sum_of_squares};
 

@@ -190,6 +190,29 @@ HWY_INLINE float_vec exp2_of(float_vec t) {
   return hn::IfThenZeroElse(hn::Le(t, low), scale_by_power(exp2_polynomial(hn::Sub(clamped, n)), n));
 }
 
+#if HWY_TARGET == HWY_AVX3
+/// 2^t to 7.5e-5 (degree 3) or 2.6e-6 of it, below what bf16 can tell: 2^floor(t) by the processor,
+/// 2^(t - floor(t)) by a minimax polynomial (Remez exchange). Every t is legal, a NaN stays one.
+template <int Degree>
+HWY_INLINE float_vec exp2_roughly(float_vec t) {
+  static_assert(Degree == 3 || Degree == 4);
+  const float_tag d;
+  const float_vec r{_mm512_reduce_ps(t.raw, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+  float_vec p;
+  if constexpr (Degree == 3) {
+    p = hn::MulAdd(hn::Set(d, 7.8024522664e-2F), r, hn::Set(d, 2.2606715539e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, 6.9583354051e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, 9.9992521856e-1F));
+  } else {
+    p = hn::MulAdd(hn::Set(d, 1.3534167912e-2F), r, hn::Set(d, 5.2011460619e-2F));
+    p = hn::MulAdd(p, r, hn::Set(d, 2.4144275689e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, 6.9300383447e-1F));
+    p = hn::MulAdd(p, r, hn::Set(d, 1.0000025934F));
+  }
+  return scale_by_power(p, t);
+}
+#endif
+
 /// The sum of all lanes, always in the same order.
 HWY_INLINE float sum_of(float_vec x) {
   return hn::GetLane(hn::SumOfLanes(float_tag(), x));

@@ -77,7 +77,7 @@ TEST_CASE("the fast CPU backend agrees with the reference on every operation") {
 
 TEST_CASE("the fast CPU backend agrees with the reference on older processors too") {
   const backend* cpu = fast_cpu();
-  for (const char* isa : {"avx2", "sse4"}) {
+  for (const char* isa : {"avx512", "avx2", "sse4"}) {
     const device_ptr on = cpu == nullptr ? nullptr : open(*cpu, 2, isa);
     if (on == nullptr) {
       MESSAGE("skipped: no fast CPU backend with " << isa);
@@ -98,22 +98,23 @@ TEST_CASE("a CUDA backend, where there is one, agrees with the reference") {
   compare_with_reference(on);
 }
 
-TEST_CASE("one thread and two give the same bits") {
+TEST_CASE("one thread and two give the same bits, run after run, with every instruction set") {
   const backend* cpu = fast_cpu();
   if (cpu == nullptr) {
     MESSAGE("skipped: this build has no fast CPU backend");
     return;
   }
-  const device_ptr one_thread = open(*cpu, 1);
-  REQUIRE(one_thread != nullptr);
-  std::vector<outcome> alone;
   const auto cases = all_cases(test_seed());
-  for (const op_case& one : cases)
-    alone.push_back(run(one_thread, one));
-  const device_ptr two_threads = open(*cpu, 2);
-  REQUIRE(two_threads != nullptr);
-  for (size_t i = 0; i < cases.size(); ++i) {
-    const outcome together = run(two_threads, cases[i]);
-    CHECK_MESSAGE(together.raw == alone[i].raw, cases[i].name << " depends on the number of threads");
+  for (const char* isa : {"", "avx512", "avx2", "sse4"}) {
+    CAPTURE(isa);
+    const device_ptr one_thread = open(*cpu, 1, isa);
+    const device_ptr two_threads = open(*cpu, 2, isa);
+    REQUIRE(one_thread != nullptr);
+    REQUIRE(two_threads != nullptr);
+    for (const op_case& one : cases) {
+      const outcome alone = run(one_thread, one);
+      CHECK_MESSAGE(run(one_thread, one).raw == alone.raw, one.name << " differs from run to run");
+      CHECK_MESSAGE(run(two_threads, one).raw == alone.raw, one.name << " depends on the number of threads");
+    }
   }
 }
