@@ -100,6 +100,19 @@ struct options {
 constexpr double cache_beyond = 160e6; ///< sets of operands together, so that no cache holds them
 constexpr double round_seconds = 0.03;
 
+/// Whether a name contains one of the words between the commas, or there are none.
+bool chosen(const std::string& name, const std::string& words) {
+  if (words.empty())
+    return true;
+  for (size_t at = 0; at <= words.size();) {
+    const size_t end = std::min(words.find(',', at), words.size());
+    if (end > at && name.find(words.substr(at, end - at)) != std::string::npos)
+      return true;
+    at = end + 1;
+  }
+  return false;
+}
+
 double number(const tensor& t, int64_t i) {
   switch (t.type) {
   case dtype::bf16:
@@ -232,7 +245,7 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
 int usage(int code) {
   std::fprintf(code == 0 ? stdout : stderr,
                "usage: kernel_bench [--only OP] [--shape TEXT] [--threads N] [--rounds N] [--json FILE]\n"
-               "  --only OP     operations whose name contains OP\n"
+               "  --only OP     operations whose name contains OP, or one of several with commas between\n"
                "  --shape TEXT  shapes whose name contains TEXT (\"M gate\", \"pico\")\n"
                "  --threads N   threads of the compute pool and of oneDNN (default: all)\n"
                "  --rounds N    measured rounds, at least 5 (default 7)\n"
@@ -280,7 +293,7 @@ int run(const options& o) {
   print_heading(peaks, processor, threads);
   std::vector<measured> rows;
   for (const bench_case& one : cases) {
-    if (one.op.find(o.only) == std::string::npos || one.shape.find(o.shape) == std::string::npos)
+    if (!chosen(one.op, o.only) || one.shape.find(o.shape) == std::string::npos)
       continue;
     rows.push_back(measure(one, o, peaks, *cpu, *reference));
     print_row(rows.back());

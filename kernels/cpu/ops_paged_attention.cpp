@@ -1,5 +1,6 @@
 #include "kernels/core/check.hpp"
 #include "kernels/cpu/attention_tile.hpp"
+#include "kernels/cpu/decode_kernels.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -10,10 +11,16 @@ namespace neuroshard::kernels::cpu {
 
 namespace {
 
-/// Positions that one decode task reads: 64 KiB of keys and as much of values for 64 bf16 elements.
-constexpr int64_t chunk_positions = 512;
+/// Positions that one decode task reads, of all kv heads: whatever the number of threads, as the chunks of a
+/// row are added up in their order.
+constexpr int64_t chunk_positions = 256;
+constexpr float log2e = 1.44269504088896341F;
+static_assert(decode_run == decode_blocks * kv_block && chunk_positions % decode_run == 0);
 /// From this many consecutive rows of one cache on, the blocked kernel is faster than row by row.
 constexpr int64_t blocked_rows_min = 4;
+
+/// Fewer bytes of keys are not worth waking a thread for.
+constexpr int64_t append_parallel_from = 64 * 1024;
 
 int64_t index_at(const tensor& t, int64_t i) {
   return t.as<int32_t>()[i * t.stride[0]];
@@ -39,12 +46,13 @@ public:
   paged_problem(cpu_device& device, const paged_attention_args& a)
       : device_(device), a_(a), kv_heads_(a.key_cache.shape[2]),
         at_(a.q.type, a.q.shape[2], kv_heads_ > 0 ? a.q.shape[1] / kv_heads_ : 0),
-        alone_(a.q.type, a.q.shape[2], 1), kernels_(attention_kernels_for(a.q.type, device.level)),
+        take_run_(decode_run_for(a.q.type, device.level)),
+        kernels_(attention_kernels_for(a.q.type, device.level)),
         element_(static_cast<int64_t>(size_of(a.q.type))), context_max_(a.tables.shape[1] * kv_block),
         chunks_(divide_up(context_max_, chunk_positions)) {}
 
   status run() {
-    NEUROSHARD_TRY(device_.pool.reserve_scratch(std::max(at_.bytes, alone_.bytes)));
+    NEUROSHARD_TRY(device_.pool.reserve_scratch(std::max(at_.bytes, decode_bytes())));
     const int64_t rows = a_.q.shape[0];
     for (int64_t t = 0; t < rows;) {
       const int64_t together = rows_together(t);
@@ -57,7 +65,7 @@ public:
   }
 
   /// Results of one decode task: per head the largest score, the total and the sums.
-  static int64_t partial_floats(int64_t group, int64_t size) { return group * (size + 2); }
+  static int64_t partial_floats(int64_t heads, int64_t size) { return heads * (size + 2); }
 
 private:
   bool legal(int64_t t) const {
@@ -164,9 +172,8 @@ private:
 
   // ---------------------------------------------------------------------------------------------- few rows
 
-  float* partial(int64_t t, int64_t g, int64_t chunk) const {
-    return a_.workspace.as<float>() +
-           ((t * kv_heads_ + g) * chunks_ + chunk) * partial_floats(at_.group, at_.size);
+  float* partial(int64_t t, int64_t chunk) const {
+    return a_.workspace.as<float>() + (t * chunks_ + chunk) * partial_floats(a_.q.shape[1], at_.size);
   }
 
   void decode_rows() {
@@ -178,12 +185,9 @@ private:
     if (seen_max == 0)
       return;
     const int64_t chunks = divide_up(seen_max, chunk_positions);
-    device_.pool.parallel_for(rows * kv_heads_ * chunks, [&](int64_t tile, int worker) {
-      const int64_t chunk = tile % chunks;
-      const int64_t g = tile / chunks % kv_heads_;
-      const int64_t t = tile / chunks / kv_heads_;
-      if (!is_blocked(t))
-        decode_chunk(t, g, chunk, device_.pool.scratch(worker));
+    device_.pool.parallel_for(rows * chunks, [&](int64_t tile, int worker) {
+      if (!is_blocked(tile / chunks))
+        decode_chunk(tile / chunks, tile % chunks, device_.pool.scratch(worker));
     });
     device_.pool.parallel_for(divide_up(rows, 8), [&](int64_t tile, int worker) {
       for (int64_t t = tile * 8; t < std::min(rows, tile * 8 + 8); ++t)
@@ -192,28 +196,71 @@ private:
     });
   }
 
-  /// The heads of a group read the same keys, so here they are the rows of a tile.
-  void decode_chunk(int64_t t, int64_t g, int64_t chunk, std::byte* scratch) const {
+  /// Scratch memory of a decode task: queries and sums of all heads, then their largest scores and totals.
+  size_t decode_bytes() const {
+    return static_cast<size_t>(a_.q.shape[1] * (2 * at_.width + 2)) * sizeof(float);
+  }
+
+  /// All heads of one row over one chunk, a run of slots after the other, each for all kv heads in turn.
+  void decode_chunk(int64_t t, int64_t chunk, std::byte* scratch) const {
     const int64_t seen = legal(t) ? index_at(a_.positions, t) + 1 : 0;
     const int64_t first = chunk * chunk_positions;
     const int64_t last = std::min(seen, first + chunk_positions);
     if (first >= last)
       return;
-    float* result = partial(t, g, chunk);
-    for (int64_t h = 0; h < at_.group; h += attention_block) {
-      const attention_rows heads{.q = query(t, g * at_.group + h),
-                                 .q_row = a_.q.stride[1],
-                                 .rows = std::min(attention_block, at_.group - h),
-                                 .position = seen - 1,
-                                 .first_key = first};
-      begin_tile(alone_, heads, scratch);
-      take_positions(alone_, heads, index_at(a_.row_cache, t), g, first, last, scratch);
-      const auto* sums = reinterpret_cast<const float*>(scratch + alone_.sums);
-      for (int64_t i = 0; i < heads.rows; ++i) {
-        result[2 * (h + i)] = reinterpret_cast<const float*>(scratch + alone_.largest)[i] * at_.scale;
-        result[2 * (h + i) + 1] = total_of(alone_, i, scratch);
-        std::copy_n(sums + i * alone_.width, at_.size, result + 2 * at_.group + (h + i) * at_.size);
+    const int64_t heads = a_.q.shape[1];
+    auto* q = reinterpret_cast<float*>(scratch);
+    float* sums = q + heads * at_.width;
+    float* largest = sums + heads * at_.width;
+    float* total = largest + heads;
+    const float to_log2 = at_.scale * log2e;
+    for (int64_t h = 0; h < heads; ++h) {
+      float* row = q + h * at_.width;
+      device_.rows.convert(query(t, h), a_.q.type, row, dtype::f32, at_.size);
+      std::transform(row, row + at_.size, row, [&](float x) { return x * to_log2; });
+      std::fill(row + at_.size, row + at_.width, 0.0F);
+    }
+    std::fill_n(sums, heads * at_.width, 0.0F);
+    std::fill_n(largest, heads, -std::numeric_limits<float>::infinity());
+    std::fill_n(total, heads, 0.0F);
+    const int64_t cache = index_at(a_.row_cache, t);
+    for (int64_t position = first; position < last; position += decode_run) {
+      const int64_t end = std::min(last, position + decode_run);
+      read_through(a_.key_cache, cache, position, end);
+      read_through(a_.value_cache, cache, position, end);
+      for (int64_t g = 0; g < kv_heads_; ++g) {
+        const int64_t head = g * at_.group;
+        decode_run_args run{.q = q + head * at_.width,
+                            .heads = at_.group,
+                            .size = at_.size,
+                            .width = at_.width,
+                            .stride = a_.key_cache.stride[1],
+                            .count = end - position,
+                            .largest = largest + head,
+                            .total = total + head,
+                            .sums = sums + head * at_.width};
+        for (int64_t i = 0; position + i * kv_block < end; ++i) {
+          run.keys[i] = slots_of(a_.key_cache, cache, g, position + i * kv_block);
+          run.values[i] = slots_of(a_.value_cache, cache, g, position + i * kv_block);
+        }
+        take_run_(run);
       }
+    }
+    float* result = partial(t, chunk);
+    std::copy_n(largest, heads, result);
+    std::copy_n(total, heads, result + heads);
+    for (int64_t h = 0; h < heads; ++h)
+      std::copy_n(sums + h * at_.width, at_.size, result + 2 * heads + h * at_.size);
+  }
+
+  /// Brings the slots of a run into the cache in the order in which they lie in memory: the hardware fetches
+  /// ahead of that, but not of a head's slots, which are short pieces far apart.
+  void read_through(const tensor& cache, int64_t which, int64_t position, int64_t end) const {
+    for (; position < end; position += kv_block) {
+      const std::byte* block = slots_of(cache, which, 0, position);
+      const int64_t bytes = std::min(kv_block, end - position) * cache.stride[1] * element_;
+      for (int64_t i = 0; i < bytes; i += 64)
+        static_cast<void>(*static_cast<const volatile std::byte*>(block + i));
     }
   }
 
@@ -221,35 +268,35 @@ private:
   void combine(int64_t t, float* sums) const {
     const int64_t seen = legal(t) ? index_at(a_.positions, t) + 1 : 0;
     const int64_t chunks = divide_up(seen, chunk_positions);
-    for (int64_t g = 0; g < kv_heads_; ++g)
-      for (int64_t h = 0; h < at_.group; ++h) {
-        std::byte* out = output(t, g * at_.group + h);
-        if (chunks == 0) {
-          std::memset(out, 0, static_cast<size_t>(at_.size * element_));
-          continue;
-        }
-        float largest = -std::numeric_limits<float>::infinity();
-        for (int64_t c = 0; c < chunks; ++c)
-          largest = std::max(largest, partial(t, g, c)[2 * h]);
-        float total = 0;
-        std::fill_n(sums, at_.size, 0.0F);
-        for (int64_t c = 0; c < chunks; ++c) {
-          const float* part = partial(t, g, c);
-          const float weight = std::exp(part[2 * h] - largest);
-          total += part[2 * h + 1] * weight;
-          const float* from = part + 2 * at_.group + h * at_.size;
-          for (int64_t d = 0; d < at_.size; ++d)
-            sums[d] += from[d] * weight;
-        }
-        kernels_.scale_row(sums, 1.0F / total, out, at_.size);
+    const int64_t heads = a_.q.shape[1];
+    for (int64_t h = 0; h < heads; ++h) {
+      std::byte* out = output(t, h);
+      if (chunks == 0) {
+        std::memset(out, 0, static_cast<size_t>(at_.size * element_));
+        continue;
       }
+      float largest = -std::numeric_limits<float>::infinity();
+      for (int64_t c = 0; c < chunks; ++c)
+        largest = std::max(largest, partial(t, c)[h]);
+      float total = 0;
+      std::fill_n(sums, at_.size, 0.0F);
+      for (int64_t c = 0; c < chunks; ++c) {
+        const float* part = partial(t, c);
+        const float weight = std::exp2(part[h] - largest);
+        total += part[heads + h] * weight;
+        const float* from = part + 2 * heads + h * at_.size;
+        for (int64_t d = 0; d < at_.size; ++d)
+          sums[d] += from[d] * weight;
+      }
+      kernels_.scale_row(sums, 1.0F / total, out, at_.size);
+    }
   }
 
   cpu_device& device_;
   const paged_attention_args& a_;
   int64_t kv_heads_;
-  attention_layout at_;    ///< of a tile of rows
-  attention_layout alone_; ///< of a single row, whose heads take the places of rows
+  attention_layout at_; ///< of a tile of rows
+  decode_run_function take_run_;
   const attention_kernels& kernels_;
   int64_t element_;
   int64_t context_max_;
@@ -262,44 +309,66 @@ status kv_append(void* queue, const kv_append_args& a) {
   NEUROSHARD_TRY(check(a));
   auto& device = device_of(queue);
   const auto element = static_cast<int64_t>(size_of(a.k.type));
-  const int64_t heads = a.k.shape[1];
-  const auto head_bytes = static_cast<size_t>(a.k.shape[2] * element);
-  const auto append = [&](int64_t t) {
+  const int64_t rows = a.k.shape[0];
+  const int64_t row_elements = a.k.shape[1] * a.k.shape[2];
+  // Where row t goes, in slots from the start of the cache; -1 where it goes nowhere.
+  const auto slot_of = [&](int64_t t) -> int64_t {
     const int64_t which = index_at(a.row_cache, t);
     const int64_t position = index_at(a.positions, t);
     if (which < 0 || which >= a.tables.shape[0] || position < 0 || position / kv_block >= a.tables.shape[1])
-      return;
+      return -1;
     const int64_t block =
         a.tables.as<int32_t>()[which * a.tables.stride[0] + position / kv_block * a.tables.stride[1]];
-    if (block < 0 || block >= a.key_cache.shape[0])
-      return;
-    const int64_t slot = block * a.key_cache.stride[0] + position % kv_block * a.key_cache.stride[1];
-    for (int64_t g = 0; g < heads; ++g) {
-      const int64_t to = (slot + g * a.key_cache.stride[2]) * element;
-      std::memcpy(a.key_cache.as<std::byte>() + to,
-                  a.k.as<std::byte>() + (t * a.k.stride[0] + g * a.k.stride[1]) * element, head_bytes);
-      std::memcpy(a.value_cache.as<std::byte>() + to,
-                  a.v.as<std::byte>() + (t * a.v.stride[0] + g * a.v.stride[1]) * element, head_bytes);
+    return block < 0 || block >= a.key_cache.shape[0] ? -1 : block * kv_block + position % kv_block;
+  };
+  const auto dense = [&](const tensor& t) {
+    return t.stride[t.rank - 1U] == 1 && t.stride[t.rank - 2U] == a.k.shape[2] &&
+           t.stride[t.rank - 3U] == row_elements;
+  };
+  // Rows that follow each other on both sides, within a block, are copied together.
+  const auto append = [&](const tensor& source, const tensor& cache) {
+    const bool together = dense(source) && dense(cache);
+    for (int64_t t = 0; t < rows;) {
+      const int64_t slot = slot_of(t);
+      int64_t n = 1;
+      if (slot < 0) {
+        t += n;
+        continue;
+      }
+      while (together && t + n < rows && slot % kv_block + n < kv_block && slot_of(t + n) == slot + n)
+        ++n;
+      auto* out = cache.as<std::byte>() +
+                  (slot / kv_block * cache.stride[0] + slot % kv_block * cache.stride[1]) * element;
+      const auto* in = source.as<std::byte>() + t * source.stride[0] * element;
+      if (together)
+        std::memcpy(out, in, static_cast<size_t>(n * row_elements * element));
+      else
+        for (int64_t g = 0; g < a.k.shape[1]; ++g)
+          std::memcpy(out + g * cache.stride[2] * element, in + g * source.stride[1] * element,
+                      static_cast<size_t>(a.k.shape[2] * element));
+      t += n;
     }
   };
-  // Two rows may name the same slot; the later one wins, so that rows are never cut between threads within a
-  // cache: the amount is small, and one thread moves it at the bandwidth of a core.
+  // Two rows may name the same slot, and the later one wins: so the rows are not cut between threads, but one
+  // takes the keys and one the values.
   return run_locked(device, [&] {
-    for (int64_t t = 0; t < a.k.shape[0]; ++t)
-      append(t);
+    if (rows * row_elements * element >= append_parallel_from) {
+      device.pool.parallel_for(2, [&](int64_t which, int) {
+        append(which == 0 ? a.k : a.v, which == 0 ? a.key_cache : a.value_cache);
+      });
+    } else {
+      append(a.k, a.key_cache);
+      append(a.v, a.value_cache);
+    }
     return status{};
   });
 }
 
 /// The results of the decode tasks of every row.
 uint64_t paged_attention_workspace(void*, const paged_attention_args& a) {
-  const int64_t kv_heads = a.key_cache.shape[2];
-  if (kv_heads <= 0)
-    return 0;
   const int64_t chunks = divide_up(a.tables.shape[1] * kv_block, chunk_positions);
-  return static_cast<uint64_t>(a.q.shape[0] * kv_heads * chunks) *
-         static_cast<uint64_t>(paged_problem::partial_floats(a.q.shape[1] / kv_heads, a.q.shape[2])) *
-         sizeof(float);
+  return static_cast<uint64_t>(a.q.shape[0] * chunks) *
+         static_cast<uint64_t>(paged_problem::partial_floats(a.q.shape[1], a.q.shape[2])) * sizeof(float);
 }
 
 status paged_attention(void* queue, const paged_attention_args& a) {
