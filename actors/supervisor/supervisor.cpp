@@ -6,20 +6,28 @@
 #include <caf/actor_cast.hpp>
 #include <caf/actor_system.hpp>
 #include <caf/exit_reason.hpp>
+#include <caf/sec.hpp>
 #include <caf/send.hpp>
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace neuroshard {
 
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr auto restore_patience = seconds(600); // a large checkpoint on a slow disk
-constexpr auto drain_patience = seconds(12);
-constexpr auto checkpoint_patience = seconds(15);
-constexpr auto short_patience = seconds(3);
+/// The end takes at most so long, whatever hangs (the process has 30 s, spec network.md section 7). A stage
+/// may use what those before it have left, less what is kept for those after it.
+constexpr auto stop_budget = seconds(26);
+constexpr auto inference_patience = seconds(11); // 10 s to finish, then settled
+constexpr auto peers_patience = seconds(1);
+constexpr auto ledger_patience = seconds(2);
+constexpr auto least_patience = milliseconds(100);
 
 template <class Handle>
 Handle front_of(caf::actor_system& system, std::string of) {
@@ -59,53 +67,67 @@ caf::error supervisor_state::spawn(pointer self, group& g) {
   return {};
 }
 
-void supervisor_state::begin(pointer self, size_t index, caf::response_promise done) {
-  groups[index].starting = true;
-  if (groups[index].plan.start == group_start::model)
-    begin_model(self, index, std::move(done));
+void supervisor_state::begin(pointer self, size_t index) {
+  auto& g = groups[index];
+  ++g.attempt;
+  if (g.plan.start == group_start::model)
+    begin_model(self, index);
   else
-    finish_begin(index, std::move(done), {});
+    finish_begin(index, g.attempt, {});
 }
 
-void supervisor_state::begin_model(pointer self, size_t index, caf::response_promise done) {
-  auto failed = [self, index, done](const caf::error& why) { self->state.finish_begin(index, done, why); };
+/// An attempt whose group has failed meanwhile is over: its answers, good or bad, belong to actors that are
+/// gone, and must neither drive the next attempt nor end it.
+void supervisor_state::begin_model(pointer self, size_t index) {
+  const uint64_t attempt = groups[index].attempt;
+  const auto over = [self, index, attempt] {
+    const auto& g = self->state.groups[index];
+    return g.attempt != attempt || g.ending || self->state.stopping;
+  };
+  auto failed = [self, index, attempt](const caf::error& why) {
+    self->state.finish_begin(index, attempt, why);
+  };
   caf::anon_send(actors.telemetry, state_changed{node_state::syncing});
   self->request(actors.checkpointer, restore_patience, restore_latest{})
       .then(
-          [self, index, done, failed](const restored& found) {
+          [self, index, attempt, over, failed](const restored& found) {
+            if (over())
+              return;
             if (found.found)
               log::info(name, "resumed checkpoint={} step={}", found.id, found.state.inner_step);
             self->request(self->state.actors.worker, restore_patience,
                           refresh_serving{found.state.outer_step, found.state.inner_step})
                 .then(
-                    [self, index, done, failed, found](const serving_info&) {
+                    [self, index, attempt, over, failed, found](const serving_info&) {
+                      if (over())
+                        return;
                       self->request(self->state.actors.trainer, restore_patience, start_atom_v, found)
-                          .then([self, index, done] { self->state.finish_begin(index, done, {}); }, failed);
+                          .then([self, index, attempt] { self->state.finish_begin(index, attempt, {}); },
+                                failed);
                     },
                     failed);
           },
           failed);
 }
 
-void supervisor_state::finish_begin(size_t index, caf::response_promise done, caf::error why) {
+void supervisor_state::finish_begin(size_t index, uint64_t attempt, const caf::error& why) {
   auto& g = groups[index];
-  g.starting = false;
+  if (g.attempt != attempt || g.ending || stopping)
+    return;
   if (!why) {
     g.failed = false;
     if (g.plan.start == group_start::model) {
       caf::anon_send(actors.telemetry, health_changed{"model", "ok", ""});
       caf::anon_send(actors.telemetry, state_changed{node_state::running});
     }
-    if (done.pending())
-      done.deliver(caf::unit);
+    if (g.first.pending())
+      g.first.deliver(caf::unit);
     return;
   }
-  // A start that failed because a member died is taken up by on_down; any other failure would only repeat
-  // itself.
-  if (!g.ending && !stopping)
-    give_up(g, text_of(why));
-  if (done.pending())
-    done.deliver(std::move(why));
+  // A member that dies refuses what it was asked; on_down, which follows, starts the group again. Any other
+  // failure would only repeat itself.
+  if (why != caf::sec::request_receiver_down && code_of(why) != errc::draining)
+    give_up(g, why);
 }
 
 // ----------------------------------------------------------------------------------------------- restarting
@@ -123,12 +145,7 @@ void supervisor_state::on_down(pointer self, const caf::down_msg& down) {
     if (!g.ending) {
       log::error(name, "actor-failed actor={} group={} why=\"{}\"", who, g.plan.name,
                  self->system().render(down.reason));
-      g.ending = true;
-      for (const auto& child : g.plan.children)
-        caf::anon_send(child.front, retarget_atom_v, caf::actor{});
-      for (const auto& [address, other] : g.alive)
-        if (auto handle = caf::actor_cast<caf::actor>(address))
-          caf::anon_send_exit(handle, caf::exit_reason::kill);
+      end_members(g);
     }
     if (g.alive.empty())
       restart(self, i);
@@ -136,63 +153,98 @@ void supervisor_state::on_down(pointer self, const caf::down_msg& down) {
   }
 }
 
+void supervisor_state::end_members(group& g) {
+  g.ending = true;
+  for (const auto& child : g.plan.children)
+    caf::anon_send(child.front, retarget_atom_v, caf::actor{});
+  for (const auto& [address, who] : g.alive)
+    if (auto handle = caf::actor_cast<caf::actor>(address))
+      caf::anon_send_exit(handle, caf::exit_reason::kill);
+}
+
+void supervisor_state::renew(pointer self, const std::string& group_name) {
+  for (size_t i = 0; i < groups.size() && !stopping; ++i) {
+    auto& g = groups[i];
+    if (g.plan.name != group_name || g.ending)
+      continue;
+    log::info(name, "renewing group={}", group_name);
+    g.renewed = true;
+    end_members(g);
+    if (g.alive.empty())
+      restart(self, i);
+  }
+}
+
 void supervisor_state::restart(pointer self, size_t index) {
   auto& g = groups[index];
   g.ending = false;
+  if (std::exchange(g.renewed, false)) {
+    if (auto why = spawn(self, g))
+      return give_up(g, why);
+    return begin(self, index);
+  }
   if (!g.budget.take(time->steady_us()))
-    return give_up(g, "restarted 5 times within a minute");
+    return give_up(g, refuse(errc::unavailable, "restarted 5 times within a minute"));
   counters->actor_restarts.fetch_add(1, std::memory_order_relaxed);
   log::warn(name, "restarting group={}", g.plan.name);
   if (auto why = spawn(self, g))
-    return give_up(g, text_of(why));
-  begin(self, index, caf::response_promise{});
+    return give_up(g, why);
+  begin(self, index);
 }
 
-void supervisor_state::give_up(group& g, const std::string& why) {
+void supervisor_state::give_up(group& g, const caf::error& why) {
   g.failed = true;
-  log::error(name, "gave-up group={} why=\"{}\"", g.plan.name, why);
+  log::error(name, "gave-up group={} why=\"{}\"", g.plan.name, text_of(why));
   caf::anon_send(actors.telemetry, health_changed{g.plan.name == "ledger" ? "storage" : "model", "error",
-                                                  g.plan.name + ": " + why});
+                                                  g.plan.name + ": " + text_of(why)});
   caf::anon_send(actors.telemetry, state_changed{node_state::error});
+  if (g.first.pending())
+    g.first.deliver(why);
 }
 
 // ------------------------------------------------------------------------------------------------- stopping
 
-void supervisor_state::stop_inference(pointer self) {
-  caf::anon_send(actors.telemetry, state_changed{node_state::draining});
-  auto next = [self] { self->state.stop_trainer(self); };
-  self->request(actors.scheduler, drain_patience, drain_atom_v).then(next, [next](const caf::error&) {
-    next();
+milliseconds supervisor_state::patience(milliseconds most, milliseconds kept) const {
+  const milliseconds left((stop_deadline_us - time->steady_us()) / 1000);
+  return std::max<milliseconds>(std::min(most, left - kept), least_patience);
+}
+
+template <class Front, class Message>
+void supervisor_state::stop_stage(pointer self, const Front& whom, milliseconds within, Message message,
+                                  void (supervisor_state::*next)(pointer)) {
+  auto go_on = [self, next] { (self->state.*next)(self); };
+  self->request(whom, within, std::move(message)).then(go_on, [go_on](const caf::error& why) {
+    if (code_of(why) != errc::not_ready) // it was not running
+      log::warn(name, "stop-goes-on why=\"{}\"", text_of(why));
+    go_on();
   });
+}
+
+void supervisor_state::stop_inference(pointer self) {
+  stop_deadline_us = time->steady_us() + std::chrono::microseconds(stop_budget).count();
+  caf::anon_send(actors.telemetry, state_changed{node_state::draining});
+  stop_stage(self, actors.scheduler, patience(inference_patience, {}), drain_atom_v,
+             &supervisor_state::stop_trainer);
 }
 
 void supervisor_state::stop_trainer(pointer self) {
-  auto next = [self] { self->state.stop_checkpointer(self); };
-  self->request(actors.trainer, checkpoint_patience, stop_training{})
-      .then(next, [next](const caf::error& why) {
-        if (code_of(why) != errc::not_ready)
-          log::warn(name, "trainer-did-not-stop why=\"{}\"", text_of(why));
-        next();
-      });
+  stop_stage(self, actors.trainer, patience(stop_budget, peers_patience + ledger_patience), stop_training{},
+             &supervisor_state::stop_checkpointer);
 }
 
 void supervisor_state::stop_checkpointer(pointer self) {
-  auto next = [self] { self->state.leave_peers(self); };
-  self->request(actors.checkpointer, checkpoint_patience, drain_atom_v).then(next, [next](const caf::error&) {
-    next();
-  });
+  stop_stage(self, actors.checkpointer, patience(stop_budget, peers_patience + ledger_patience), drain_atom_v,
+             &supervisor_state::leave_peers);
 }
 
 void supervisor_state::leave_peers(pointer self) {
-  auto next = [self] { self->state.close_ledger(self); };
-  self->request(actors.peers, short_patience, leave_atom_v).then(next, [next](const caf::error&) { next(); });
+  stop_stage(self, actors.peers, patience(peers_patience, ledger_patience), leave_atom_v,
+             &supervisor_state::close_ledger);
 }
 
 void supervisor_state::close_ledger(pointer self) {
-  auto next = [self] { self->state.end_children(self); };
-  self->request(actors.ledger, short_patience, drain_atom_v).then(next, [next](const caf::error&) {
-    next();
-  });
+  stop_stage(self, actors.ledger, patience(ledger_patience, {}), drain_atom_v,
+             &supervisor_state::end_children);
 }
 
 void supervisor_state::end_children(pointer self) {
@@ -238,12 +290,12 @@ supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_
         if (s.stopping)
           return refuse(errc::draining, "the node is stopping");
         s.groups.push_back({plan, {}, restart_budget{}});
-        if (auto why = s.spawn(self, s.groups.back())) {
-          s.give_up(s.groups.back(), text_of(why));
-          return why;
-        }
         auto done = self->make_response_promise<void>();
-        s.begin(self, s.groups.size() - 1, static_cast<caf::response_promise&>(done));
+        s.groups.back().first = done;
+        if (auto why = s.spawn(self, s.groups.back()))
+          s.give_up(s.groups.back(), why);
+        else
+          s.begin(self, s.groups.size() - 1);
         return done;
       },
       [self](const stop_node&) -> caf::result<void> {
@@ -251,11 +303,15 @@ supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_
         if (s.stopping)
           return refuse(errc::draining, "the node is stopping already");
         s.stopping = true;
+        for (auto& g : s.groups)
+          if (g.first.pending())
+            g.first.deliver(refuse(errc::draining, "the node is stopping"));
         auto stopped = self->make_response_promise<void>();
         s.stopped = stopped;
         s.stop_inference(self);
         return stopped;
       },
+      [self](const renew_group& which) { self->state.renew(self, which.name); },
       [self](status_atom) -> actor_status {
         actor_status status{self->state.name, actor_status::health::ok, "", {}};
         for (const auto& g : self->state.groups) {

@@ -9,6 +9,7 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string>
@@ -27,9 +28,11 @@ struct supervisor_state {
     start_group plan;
     std::map<caf::actor_addr, std::string> alive; ///< running members by address
     restart_budget budget;
-    bool starting = false; ///< its start procedure is under way
-    bool ending = false;   ///< members are being ended; restarted when all are gone
-    bool failed = false;   ///< budget spent, or it could not be made
+    uint64_t attempt = 0;          ///< number of its start; answers to an earlier one are void
+    caf::response_promise first{}; ///< of who asked for the group, until some start of it has an outcome
+    bool ending = false;           ///< members are being ended; restarted when all are gone
+    bool renewed = false;          ///< ended to be made anew, which is no failure
+    bool failed = false;           ///< budget spent, or it could not be made
   };
 
   node_actors actors;
@@ -37,19 +40,26 @@ struct supervisor_state {
   counters_ptr counters;
   std::vector<group> groups; ///< in the order of their start; ended in the reverse order
   bool stopping = false;
+  int64_t stop_deadline_us = 0; ///< of the ledger's closing, the last stage that is waited for
   caf::response_promise stopped;
 
   /// Spawns all members of a group and points their fronts at them.
   caf::error spawn(pointer self, group& g);
-  /// The group's start procedure; `done` is called with an error or none.
-  void begin(pointer self, size_t index, caf::response_promise done);
-  void begin_model(pointer self, size_t index, caf::response_promise done);
-  void finish_begin(size_t index, caf::response_promise done, caf::error why);
+  /// The group's start procedure, as a new attempt; ends in finish_begin with an error or none.
+  void begin(pointer self, size_t index);
+  void begin_model(pointer self, size_t index);
+  void finish_begin(size_t index, uint64_t attempt, const caf::error& why);
   void on_down(pointer self, const caf::down_msg& down);
+  void end_members(group& g);
+  void renew(pointer self, const std::string& group_name);
   void restart(pointer self, size_t index);
-  void give_up(group& g, const std::string& why);
+  void give_up(group& g, const caf::error& why);
 
-  // The stages of a clean end, each calling the next whatever its outcome.
+  // The stages of a clean end, each calling the next whatever its outcome, and together bounded.
+  std::chrono::milliseconds patience(std::chrono::milliseconds most, std::chrono::milliseconds kept) const;
+  template <class Front, class Message>
+  void stop_stage(pointer self, const Front& whom, std::chrono::milliseconds within, Message message,
+                  void (supervisor_state::*next)(pointer));
   void stop_inference(pointer self);
   void stop_trainer(pointer self);
   void stop_checkpointer(pointer self);

@@ -61,6 +61,12 @@ struct start_group {
   group_start start = group_start::nothing;
 };
 
+/// Ends a group and makes it anew, with what is configured now; no failure, and not counted as one. Unknown
+/// names are ignored.
+struct renew_group {
+  std::string name;
+};
+
 /// Brings the node to a clean end: inference finished or settled, trainer at a step boundary, checkpoint,
 /// peers told, ledger closed. Answers when every child has ended.
 struct stop_node {};
@@ -70,15 +76,17 @@ struct stop_node {};
 CAF_BEGIN_TYPE_ID_BLOCK(neuroshard_supervisor, caf::first_custom_type_id + 900)
 CAF_ADD_TYPE_ID(neuroshard_supervisor, (neuroshard::start_group))
 CAF_ADD_TYPE_ID(neuroshard_supervisor, (neuroshard::stop_node))
+CAF_ADD_TYPE_ID(neuroshard_supervisor, (neuroshard::renew_group))
 CAF_ADD_ATOM(neuroshard_supervisor, neuroshard, retarget_atom, "retarget")
 CAF_END_TYPE_ID_BLOCK(neuroshard_supervisor)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::start_group)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::stop_node)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::renew_group)
 
 namespace neuroshard {
 
 using supervisor_actor =
     caf::typed_actor<caf::replies_to<start_group>::with<void>, caf::replies_to<stop_node>::with<void>,
-                     caf::replies_to<status_atom>::with<actor_status>>;
+                     caf::reacts_to<renew_group>, caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

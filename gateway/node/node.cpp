@@ -93,6 +93,7 @@ private:
   void on_tick();
   void begin_stop(int signal);
   void shut_down();
+  [[noreturn]] void leave();
   http::node_services services();
 
   command_line given_;
@@ -127,6 +128,7 @@ private:
   int stop_signal_ = 0;
   int64_t stop_us_ = 0;
   int exit_status_ = 0;
+  bool hangs_ = false; ///< the stop was not finished in time
   bool shut_ = false;
 };
 
@@ -521,11 +523,23 @@ void node::begin_stop(int signal) {
           .receive([] {},
                    [this](const caf::error& why) {
                      log::error("node", "unclean-stop why=\"{}\"", problem_of(why).message);
+                     hangs_ = true;
                      exit_status_ = static_cast<int>(exit_code::fatal);
                    });
     }
     loop_.post([this] { loop_.end(); });
   });
+}
+
+/// Ends the process with threads that do not end: the supervisor has closed the ledger by now, or the ledger
+/// is what hangs.
+void node::leave() {
+  server_->stop(500);
+  console_->finish();
+  if (daemon_)
+    remove_pid_file(directory_->paths());
+  log_->flush();
+  std::_Exit(exit_status_);
 }
 
 void node::shut_down() {
@@ -534,6 +548,8 @@ void node::shut_down() {
   cancel_preparation_ = true;
   if (stopping_.joinable())
     stopping_.join();
+  if (hangs_)
+    leave();
   if (preparation_.joinable())
     preparation_.join();
   if (system_ && stop_signal_ == 0) {

@@ -10,11 +10,22 @@ using namespace neuroshard;
 
 namespace {
 
+/// Keeps requests to restore, and answers the n-th of them when told.
+using vault_actor =
+    caf::typed_actor<caf::replies_to<restore_latest>::with<restored>, caf::reacts_to<uint32_t>>;
+
 /// What the scripted actors were told, in order.
 struct script {
   std::vector<std::string> seen;
   bool restore_fails = false;
+  bool restore_waits = false; ///< its answers come from the test, also when who was asked has died meanwhile
+  bool worker_dies_at_refresh = false;
+  bool deaf = false; ///< nobody answers what belongs to a stop
+  std::vector<caf::response_promise> unanswered;
   int spawned_workers = 0;
+  vault_actor vault;
+  std::vector<caf::typed_response_promise<restored>> waiting_restores;
+  caf::expected<restored> late_answer = restored{};
   std::vector<node_state> states;
 };
 
@@ -23,39 +34,69 @@ caf::behavior scripted_telemetry(caf::event_based_actor*, script* s) {
 }
 caf::behavior scripted_worker(caf::event_based_actor* self, script* s) {
   ++s->spawned_workers;
-  return {[s](const refresh_serving& r) -> caf::result<serving_info> {
+  return {[s, self](const refresh_serving& r) -> caf::result<serving_info> {
+            if (std::exchange(s->worker_dies_at_refresh, false)) {
+              self->quit(caf::exit_reason::unhandled_exception);
+              return refuse(errc::draining, "the layer worker is stopping");
+            }
             s->seen.push_back("refresh " + std::to_string(r.inner_step));
             return serving_info{1, r.model_version, r.inner_step};
           },
           [self](slice_atom) { self->quit(caf::exit_reason::unhandled_exception); }};
 }
-caf::behavior scripted_checkpointer(caf::event_based_actor*, script* s) {
-  return {[s](const restore_latest&) -> caf::result<restored> {
+/// Notes a request of a stop and answers it, unless all are deaf.
+caf::result<void> heard(caf::event_based_actor* self, script* s, const char* what) {
+  s->seen.emplace_back(what);
+  if (!s->deaf)
+    return caf::unit;
+  s->unanswered.push_back(self->make_response_promise());
+  return s->unanswered.back();
+}
+restored found_at(uint64_t step) {
+  restored r;
+  r.found = true;
+  r.id = "000000000042-0123456789abcdef";
+  r.state.inner_step = step;
+  return r;
+}
+/// Outlives the checkpointers that hand their requests to it.
+vault_actor::behavior_type scripted_vault(vault_actor::pointer self, script* s) {
+  return {[s, self](const restore_latest&) -> caf::result<restored> {
+            s->waiting_restores.push_back(self->make_response_promise<restored>());
+            return s->waiting_restores.back();
+          },
+          [s](uint32_t which) {
+            if (s->late_answer)
+              s->waiting_restores.at(which).deliver(*s->late_answer);
+            else
+              s->waiting_restores.at(which).deliver(s->late_answer.error());
+          }};
+}
+caf::behavior scripted_checkpointer(caf::event_based_actor* self, script* s) {
+  return {[s, self](const restore_latest&) -> caf::result<restored> {
             s->seen.push_back("restore");
+            if (s->restore_waits)
+              return self->delegate(s->vault, restore_latest{});
             if (s->restore_fails)
               return refuse(errc::data_loss, "every checkpoint is damaged");
-            restored r;
-            r.found = true;
-            r.id = "000000000042-0123456789abcdef";
-            r.state.inner_step = 42;
-            return r;
+            return found_at(42);
           },
-          [s](drain_atom) { s->seen.push_back("drain checkpointer"); }};
+          [s, self](drain_atom) { return heard(self, s, "drain checkpointer"); }};
 }
-caf::behavior scripted_trainer(caf::event_based_actor*, script* s) {
+caf::behavior scripted_trainer(caf::event_based_actor* self, script* s) {
   return {[s](start_atom, const restored& r) {
             s->seen.push_back("start " + std::to_string(r.state.inner_step));
           },
-          [s](const stop_training&) { s->seen.push_back("stop trainer"); }};
+          [s, self](const stop_training&) { return heard(self, s, "stop trainer"); }};
 }
-caf::behavior scripted_scheduler(caf::event_based_actor*, script* s) {
-  return {[s](drain_atom) { s->seen.push_back("drain inference"); }};
+caf::behavior scripted_scheduler(caf::event_based_actor* self, script* s) {
+  return {[s, self](drain_atom) { return heard(self, s, "drain inference"); }};
 }
-caf::behavior scripted_peers(caf::event_based_actor*, script* s) {
-  return {[s](leave_atom) { s->seen.push_back("leave"); }};
+caf::behavior scripted_peers(caf::event_based_actor* self, script* s) {
+  return {[s, self](leave_atom) { return heard(self, s, "leave"); }};
 }
-caf::behavior scripted_ledger(caf::event_based_actor*, script* s) {
-  return {[s](drain_atom) { s->seen.push_back("close ledger"); }};
+caf::behavior scripted_ledger(caf::event_based_actor* self, script* s) {
+  return {[s, self](drain_atom) { return heard(self, s, "close ledger"); }};
 }
 
 struct fixture
@@ -71,6 +112,7 @@ struct fixture
   node_actors fronts = make_fronts(sys);
   supervisor_actor super = keep(sys.spawn(supervisor, fronts, time_source_ptr{clock}, counters));
 
+  fixture() { s.vault = keep(sys.spawn(scripted_vault, &s)); }
   ~fixture() {
     for (auto& handle :
          {caf::actor_cast<caf::actor>(fronts.ledger), caf::actor_cast<caf::actor>(fronts.limiter),
@@ -110,6 +152,11 @@ struct fixture
     reply.receive([] {}, [&](const caf::error& e) { outcome = code_of(e); });
     return outcome;
   }
+  void answer_restore(uint32_t which, caf::expected<restored> answer) {
+    s.late_answer = std::move(answer);
+    caf::anon_send(s.vault, which);
+    sched.run();
+  }
   void fail_worker() {
     caf::anon_send(fronts.worker, slice_atom_v);
     sched.run();
@@ -138,6 +185,47 @@ TEST_CASE_FIXTURE(fixture,
   CHECK(s.states.back() == node_state::running);
 }
 
+TEST_CASE_FIXTURE(fixture,
+                  "an answer to an attempt whose group has failed meanwhile does not drive the next one") {
+  s.restore_waits = true;
+  CHECK(start(base()) == errc::ok);
+  auto reply = self->request(super, caf::infinite, model());
+  sched.run();
+  fail_worker();
+  REQUIRE(s.waiting_restores.size() == 2);
+  answer_restore(0, found_at(41));
+  CHECK(s.seen == std::vector<std::string>{"restore", "restore"});
+  answer_restore(1, found_at(42));
+  CHECK(s.seen == std::vector<std::string>{"restore", "restore", "refresh 42", "start 42"});
+  CHECK(s.states.back() == node_state::running);
+  // Whoever asked for the group learns of the attempt that succeeded.
+  reply.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
+}
+
+TEST_CASE_FIXTURE(fixture,
+                  "an error of an attempt whose group has failed meanwhile does not end the next one") {
+  s.restore_waits = true;
+  CHECK(start(base()) == errc::ok);
+  auto reply = self->request(super, caf::infinite, model());
+  sched.run();
+  fail_worker();
+  REQUIRE(s.waiting_restores.size() == 2);
+  answer_restore(0, refuse(errc::not_ready, "layer_worker is not running"));
+  CHECK(s.states.back() == node_state::syncing);
+  answer_restore(1, found_at(42));
+  CHECK(s.states.back() == node_state::running);
+  reply.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
+}
+
+TEST_CASE_FIXTURE(fixture,
+                  "a member that dies of its part in the start is started again, without state error") {
+  s.worker_dies_at_refresh = true;
+  CHECK(start(base()) == errc::ok);
+  CHECK(start(model()) == errc::ok);
+  CHECK(s.spawned_workers == 2);
+  CHECK(s.states == std::vector<node_state>{node_state::syncing, node_state::syncing, node_state::running});
+}
+
 TEST_CASE_FIXTURE(fixture, "the sixth failure within a minute leaves the node in state error") {
   CHECK(start(base()) == errc::ok);
   CHECK(start(model()) == errc::ok);
@@ -149,6 +237,20 @@ TEST_CASE_FIXTURE(fixture, "the sixth failure within a minute leaves the node in
   sched.run();
   reply.receive([](const serving_info&) { FAIL("answered"); },
                 [](const caf::error& e) { CHECK(code_of(e) == errc::not_ready); });
+}
+
+TEST_CASE_FIXTURE(fixture, "a group is made anew on request, which is no failure") {
+  CHECK(start(base()) == errc::ok);
+  CHECK(start(model()) == errc::ok);
+  for (int i = 0; i < 8; ++i) {
+    caf::anon_send(super, renew_group{"model"});
+    sched.run();
+  }
+  caf::anon_send(super, renew_group{"nobody"});
+  sched.run();
+  CHECK(s.spawned_workers == 9);
+  CHECK(s.states.back() == node_state::running);
+  CHECK(counters->actor_restarts.load() == 0);
 }
 
 TEST_CASE_FIXTURE(fixture, "a start that cannot succeed is reported and not repeated") {
@@ -188,4 +290,31 @@ TEST_CASE_FIXTURE(fixture, "a node without a model stops too") {
   sched.run();
   stopped.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
   CHECK(s.seen == std::vector<std::string>{"leave", "close ledger"});
+}
+
+TEST_CASE_FIXTURE(fixture,
+                  "a stop ends within its time though nobody answers, and the ledger is asked last") {
+  CHECK(start(base()) == errc::ok);
+  CHECK(start(model()) == errc::ok);
+  s.seen.clear();
+  s.deaf = true;
+  auto stopped = self->request(super, caf::infinite, stop_node{});
+  sched.run();
+  int seconds = 0;
+  for (; s.unanswered.size() < 5 && seconds < 100; ++seconds) {
+    clock->advance_s(1);
+    sched.advance_time(std::chrono::seconds(1));
+    sched.run();
+    if (seconds + 1 == 10) // what runs has 10 s to finish
+      CHECK(s.seen == std::vector<std::string>{"drain inference"});
+  }
+  CHECK(s.seen == std::vector<std::string>{"drain inference", "stop trainer", "drain checkpointer", "leave",
+                                           "close ledger"});
+  CHECK(seconds <= 26);
+  for (; seconds < 26; ++seconds) {
+    clock->advance_s(1);
+    sched.advance_time(std::chrono::seconds(1));
+    sched.run();
+  }
+  stopped.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
 }
