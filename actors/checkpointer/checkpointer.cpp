@@ -18,6 +18,7 @@ namespace {
 /// A worker under load answers bulk work late, but one that is silent for so long is gone.
 constexpr auto worker_timeout = std::chrono::seconds(120);
 constexpr size_t waiting_max = 4;
+constexpr size_t hashes_max = 16; ///< more than can be waiting
 
 bool must_be_written(const std::string& reason) {
   return reason == "stop" || reason == "first" || reason == "outer";
@@ -101,6 +102,27 @@ void checkpointer_state::tensor_read(pointer self, const tensor_handle& tensor) 
   read_next(self);
 }
 
+/// Checkpoints are written one after another, so that what this one refers to is on disk by now, or will
+/// never be: then its work goes on with the hash before, as the trainer's does.
+void checkpointer_state::resolve_hashes(training_state& state) const {
+  const auto resolve = [this](std::optional<uint64_t>& step, std::string& hash) {
+    if (!step)
+      return;
+    if (const auto at = hashes.find(*step); at != hashes.end())
+      hash = at->second;
+    step.reset();
+  };
+  const std::string* before = nullptr;
+  for (auto& work : state.unclaimed) {
+    if (work.hash_of && before != nullptr)
+      work.model_hash_start = *before;
+    resolve(work.hash_of, work.model_hash_start);
+    before = &work.model_hash_start;
+  }
+  std::erase_if(state.unclaimed, [](const unclaimed_work& work) { return work.model_hash_start.empty(); });
+  resolve(state.outer_hash_of, state.outer_model_hash);
+}
+
 void checkpointer_state::finish_save(pointer self) {
   checkpoint_manifest manifest;
   manifest.software = options.software;
@@ -110,6 +132,7 @@ void checkpointer_state::finish_save(pointer self) {
   manifest.architecture = options.architecture;
   manifest.tokenizer_hash = options.tokenizer_hash;
   manifest.state = save->request.state;
+  resolve_hashes(manifest.state);
   auto id = save->writer->finish(manifest, options.tokenizer_path);
   if (!id.ok())
     return fail_save(self, id.status().message());
@@ -122,6 +145,9 @@ void checkpointer_state::finish_save(pointer self) {
   saved.seconds = static_cast<double>(time->steady_us() - save->since_us) / 1e6;
   log::info(name, "saved id={} reason={} bytes={} seconds={:.2f}", saved.id, manifest.reason, saved.bytes,
             saved.seconds);
+  hashes[saved.inner_step] = saved.model_hash;
+  while (hashes.size() > hashes_max)
+    hashes.erase(hashes.begin());
   counters->checkpoints_saved.fetch_add(1, std::memory_order_relaxed);
   last_id = saved.id;
   last_failure.clear();

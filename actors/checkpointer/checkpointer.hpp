@@ -15,6 +15,7 @@
 #include <caf/typed_response_promise.hpp>
 
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -63,7 +64,8 @@ struct checkpointer_state {
   time_source_ptr time;
   counters_ptr counters;
   std::optional<saving> save;
-  std::deque<saving> waiting; ///< requests that must not be dropped
+  std::deque<saving> waiting;             ///< requests that must not be dropped
+  std::map<uint64_t, std::string> hashes; ///< of the newest few that were written, by inner step
   std::optional<loading> load;
   std::optional<caf::typed_response_promise<restored>> load_waiting; ///< until nothing is written any more
   std::vector<caf::typed_response_promise<caf::unit_t>> drains;
@@ -77,6 +79,7 @@ struct checkpointer_state {
   void view_opened(pointer self, const snapshot_opened& view);
   void read_next(pointer self);
   void tensor_read(pointer self, const tensor_handle& tensor);
+  void resolve_hashes(training_state& state) const;
   void finish_save(pointer self);
   void fail_save(pointer self, const std::string& why);
   void end_save(pointer self);

@@ -86,12 +86,16 @@ void put_state(json_writer& out, const training_state& state) {
   put(out, "loss_min", state.loss_min);
   put(out, "untrained_loss", state.untrained_loss);
   out.Key("unclaimed");
-  out.StartObject();
-  put(out, "model_hash_start", state.unclaimed.model_hash_start);
-  put(out, "step_begin", state.unclaimed.step_begin);
-  put(out, "step_end", state.unclaimed.step_end);
-  put(out, "label_tokens", state.unclaimed.label_tokens);
-  out.EndObject();
+  out.StartArray();
+  for (const auto& work : state.unclaimed) {
+    out.StartObject();
+    put(out, "model_hash_start", work.model_hash_start);
+    put(out, "step_begin", work.step_begin);
+    put(out, "step_end", work.step_end);
+    put(out, "label_tokens", work.label_tokens);
+    out.EndObject();
+  }
+  out.EndArray();
   out.EndObject();
   out.EndObject();
 }
@@ -221,6 +225,28 @@ private:
   rapidjson::SizeType asked_ = 0;
 };
 
+/// A list of ranges; in early checkpoints one object.
+void read_unclaimed(object_reader& own, std::vector<unclaimed_work>& to, status& outcome) {
+  const auto read_one = [&](const json& value) {
+    object_reader from(&value, "state.own.unclaimed", outcome);
+    auto& work = to.emplace_back();
+    from.text("model_hash_start", work.model_hash_start, 64);
+    from.number("step_begin", work.step_begin);
+    from.number("step_end", work.step_end);
+    from.number("label_tokens", work.label_tokens);
+    from.done();
+  };
+  const auto* value = own.object("unclaimed");
+  if (value == nullptr)
+    return;
+  if (value->IsObject())
+    return read_one(*value);
+  if (!value->IsArray() || value->Size() > unclaimed_max)
+    return own.fail("unclaimed", "is no list of a sensible length");
+  for (const auto& item : value->GetArray())
+    read_one(item);
+}
+
 void read_state(const json* value, training_state& state, status& outcome) {
   object_reader parts(value, "state", outcome);
   object_reader shared(parts.object("shared"), "state.shared", outcome);
@@ -245,14 +271,8 @@ void read_state(const json* value, training_state& state, status& outcome) {
   own.numbers("loss_first", state.loss_first, first_max);
   own.number("loss_min", state.loss_min);
   own.number("untrained_loss", state.untrained_loss);
-  if (own.has("unclaimed")) { // not in the first checkpoints of this format
-    object_reader work(own.object("unclaimed"), "state.own.unclaimed", outcome);
-    work.text("model_hash_start", state.unclaimed.model_hash_start, 64);
-    work.number("step_begin", state.unclaimed.step_begin);
-    work.number("step_end", state.unclaimed.step_end);
-    work.number("label_tokens", state.unclaimed.label_tokens);
-    work.done();
-  }
+  if (own.has("unclaimed")) // not in the first checkpoints of this format
+    read_unclaimed(own, state.unclaimed, outcome);
   own.done();
   if (outcome.ok() && state.round_first_step > state.inner_step)
     outcome = {code::corrupt, "state.shared.round_first_step is above inner_step"};

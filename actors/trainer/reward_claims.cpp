@@ -19,15 +19,38 @@ void reward_claims::saving(uint64_t inner_step, bool ends_round) {
   saving_.push_back({inner_step, tokens_, ends_round});
 }
 
-std::optional<reward_claim> reward_claims::open() const {
-  if (outer_hash_.empty() || saving_.empty())
-    return std::nullopt;
-  const auto outer = std::find_if(saving_.begin(), saving_.end(),
-                                  [this](const mark& m) { return m.ends_round && m.inner_step > begin_; });
-  const mark& last = outer == saving_.end() ? saving_.back() : *outer;
-  if (last.inner_step <= begin_ || last.tokens <= claimed_)
-    return std::nullopt;
-  return reward_claim{outer_hash_, begin_, last.inner_step, last.tokens - claimed_};
+void reward_claims::failed(uint64_t inner_step) {
+  std::erase_if(saving_, [&](const mark& m) { return m.inner_step == inner_step; });
+}
+
+std::vector<unclaimed_work> reward_claims::open() const {
+  std::vector<unclaimed_work> all;
+  uint64_t begin = begin_;
+  uint64_t tokens = claimed_;
+  unclaimed_work next;
+  next.model_hash_start = outer_hash_;
+  for (const mark& m : saving_) {
+    if (!m.ends_round && &m != &saving_.back())
+      continue;
+    // The ranges of one checkpoint are bounded; what comes first is the oldest debt.
+    if (m.inner_step > begin && m.tokens > tokens && all.size() < unclaimed_max &&
+        (next.hash_of || !next.model_hash_start.empty())) {
+      next.step_begin = begin;
+      next.step_end = m.inner_step;
+      next.label_tokens = m.tokens - tokens;
+      all.push_back(next);
+    }
+    begin = std::max(begin, m.inner_step);
+    tokens = m.tokens;
+    if (m.ends_round)
+      next.hash_of = m.inner_step;
+  }
+  return all;
+}
+
+std::optional<uint64_t> reward_claims::outer_under_way() const {
+  const auto at = std::find_if(saving_.rbegin(), saving_.rend(), [](const mark& m) { return m.ends_round; });
+  return at == saving_.rend() ? std::nullopt : std::optional(at->inner_step);
 }
 
 std::optional<reward_claim> reward_claims::saved(uint64_t inner_step,

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "actors/checkpointer/training_state.hpp"
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -27,10 +29,15 @@ public:
   /// A checkpoint of this step is being written; `ends_round`: of an outer step, whose hash the work after it
   /// will be claimed with.
   void saving(uint64_t inner_step, bool ends_round = false);
-  /// What could be claimed if the checkpoint just begun were on disk. It is kept in that checkpoint and asked
-  /// for again after a start from it: a crash may come between the disk and the ledger, which pays a step
-  /// once however often it is claimed. Ends where the next outer step does.
-  std::optional<reward_claim> open() const;
+  /// It was not written: nothing starts at its hash.
+  void failed(uint64_t inner_step);
+  /// What could be claimed if the checkpoint just begun were on disk, one range for each hash. It is kept in
+  /// that checkpoint and asked for again after a start from it: a crash may come between the disk and the
+  /// ledger, which pays a step once however often it is claimed. Work after an outer step whose own
+  /// checkpoint is still being written names that (`hash_of`).
+  std::vector<unclaimed_work> open() const;
+  /// Inner step of the newest checkpoint under way that ends a round.
+  std::optional<uint64_t> outer_under_way() const;
   /// It is on disk: what may be claimed now. `outer_hash`: its model hash, when it is that of an outer step.
   std::optional<reward_claim> saved(uint64_t inner_step, const std::optional<std::string>& outer_hash);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 namespace neuroshard {
 
@@ -25,6 +26,8 @@ caf::result<void> trainer_state::start(const restored& from) {
   refreshed_us = now_us;
   adopt(from);
   first_checkpoint_due = !from.found;
+  if (from.found)
+    be_lean();
   validation_due = state.inner_step == 0;
   log::info(name, "start step={} outer={} tokens={} enabled={}", state.inner_step, state.outer_step,
             state.tokens_trained, options.enabled);
@@ -60,20 +63,29 @@ void trainer_state::adopt(const restored& from) {
   checkpoint_step = state.inner_step;
   refreshed_step = state.inner_step;
   outer_saves.clear();
-  if (from.found && parts.ledger && state.outer_model_hash.size() == 64) {
-    // The ledger may have been closed before it heard of this checkpoint.
-    save_ended(state.inner_step, nullptr);
-  }
-  const auto& work = state.unclaimed;
-  if (now == phase::idle && work.label_tokens > 0 && work.step_begin < work.step_end &&
-      work.step_end <= state.inner_step)
+  const auto owed = std::exchange(state.unclaimed, {});
+  if (!from.found || now != phase::idle)
+    return;
+  // The ledger may have been closed before it heard of these checkpoints.
+  note(state.outer_model_hash, state.inner_step);
+  for (const auto& work : owed) {
+    if (work.label_tokens == 0 || work.step_begin >= work.step_end || work.step_end > state.inner_step)
+      continue;
+    if (work.model_hash_start != state.outer_model_hash)
+      note(work.model_hash_start, work.step_begin);
     claim({work.model_hash_start, work.step_begin, work.step_end, work.label_tokens});
-  state.unclaimed = {};
+  }
 }
 
 void trainer_state::set_enabled(bool enabled) {
   if (options.enabled == enabled)
     return;
+  if (options.serves_only && enabled && parts.data) {
+    log::info(name, "renewing why=\"training needs memory that this node was not started with\"");
+    if (parts.renew)
+      parts.renew();
+    return;
+  }
   options.enabled = enabled;
   log::info(name, "{} step={}", enabled ? "resumed" : "paused", state.inner_step);
   if (enabled && (now == phase::paused || now == phase::failed)) {
@@ -264,6 +276,7 @@ trainer_actor::behavior_type trainer(trainer_state::pointer self, trainer_option
         log::warn(self->state.name, "checkpoint-failed step={} why={}", failed.inner_step, failed.message);
         if (failed.inner_step == self->state.checkpoint_step)
           self->state.checkpoint_missing = true;
+        self->state.claims.failed(failed.inner_step);
         self->state.save_ended(failed.inner_step, nullptr);
       },
       [self](next_atom) {

@@ -27,6 +27,7 @@ namespace neuroshard {
 
 struct trainer_options {
   bool enabled = true;
+  bool serves_only = false; ///< the stage cannot train; see trainer_parts::renew
   uint32_t batch_size = 8;
   uint32_t seq_len = 512;
   uint32_t microbatches = 4;
@@ -56,6 +57,9 @@ struct trainer_parts {
       data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
   counters_ptr counters;
+  /// Training was asked for on a stage that only serves: makes the group anew with a stage that trains. May
+  /// be empty; must not block.
+  std::function<void()> renew;
   /// Told after every step and at every change; called in the trainer's thread, must not block. May be empty.
   std::function<void(const training_progress_ptr&)> published;
 };
@@ -146,10 +150,12 @@ struct trainer_state {
   void bind();
   void end_round();
   void save(const std::string& reason);
+  void be_lean();
   void save_ended(uint64_t inner_step, const checkpoint_saved* saved);
   void refresh(bool wait, bool then_score);
   void score_next();
   void reload();
+  void note(const std::string& model_hash, uint64_t inner_step);
   void claim(const reward_claim& work);
 
   // one step (trainer_step.cpp)

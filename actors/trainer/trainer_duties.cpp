@@ -3,6 +3,9 @@
 #include "actors/common/log.hpp"
 #include "actors/trainer/trainer.hpp"
 
+#include <caf/actor_cast.hpp>
+#include <caf/send.hpp>
+
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -200,8 +203,10 @@ void trainer_state::save(const std::string& reason) {
     outer_saves.push_back(at);
   claims.saving(at, ends_round);
   auto what = snapshot_state();
-  if (auto work = claims.open())
-    what.unclaimed = {work->model_hash_start, work->step_begin, work->step_end, work->label_tokens};
+  what.unclaimed = claims.open();
+  what.outer_hash_of = claims.outer_under_way();
+  if (what.outer_hash_of == at) // a checkpoint cannot hold its own hash; a start from it knows it
+    what.outer_hash_of.reset();
   const bool stopping = reason == "stop";
   // The answer comes as soon as the view of the weights is open; the writing goes on beside the next steps.
   self->request(parts.checkpointer, long_timeout, save_checkpoint{std::move(what), reason})
@@ -224,8 +229,7 @@ void trainer_state::save(const std::string& reason) {
           });
 }
 
-/// The outcome of a checkpoint; `saved` is null when it failed, or when one found at the start is made known
-/// to the ledger.
+/// The outcome of a checkpoint; `saved` is null when it failed.
 void trainer_state::save_ended(uint64_t inner_step, const checkpoint_saved* saved) {
   const auto at = std::find(outer_saves.begin(), outer_saves.end(), inner_step);
   const bool of_outer = at != outer_saves.end();
@@ -237,19 +241,34 @@ void trainer_state::save_ended(uint64_t inner_step, const checkpoint_saved* save
       state.outer_model_hash = saved->model_hash;
     work = claims.saved(inner_step, of_outer ? std::optional(saved->model_hash) : std::nullopt);
   }
-  const bool note = (saved == nullptr && now == phase::idle) || (saved != nullptr && of_outer);
-  const auto digest = digest_of(state.outer_model_hash);
-  if (note && parts.ledger && digest) {
-    self->request(parts.ledger, short_timeout, note_checkpoint{options.architecture_id, *digest, inner_step})
-        .then([](const checkpoint_noted&) {},
-              [](const caf::error& e) {
-                log::warn(name, "checkpoint-not-noted why={}", problem_of(e).message);
-              });
+  if (saved != nullptr && of_outer) {
+    note(state.outer_model_hash, inner_step);
+    publish(); // a paused node has no step that would tell
   }
   if (work)
     claim(*work);
-  if (stop_saving && inner_step == state.inner_step && now != phase::idle)
+  if (saved != nullptr)
+    be_lean();
+  if (stop_saving && inner_step == state.inner_step)
     stopped();
+}
+
+/// Nothing will change the weights that are on disk: the worker need not keep what only training and saving
+/// use.
+void trainer_state::be_lean() {
+  if (options.serves_only)
+    caf::anon_send(caf::actor_cast<caf::actor>(parts.worker), lean_atom_v);
+}
+
+/// Tells the ledger of a checkpoint on disk whose hash work will be claimed with.
+void trainer_state::note(const std::string& model_hash, uint64_t inner_step) {
+  const auto digest = digest_of(model_hash);
+  if (!parts.ledger || !digest)
+    return;
+  self->request(parts.ledger, short_timeout, note_checkpoint{options.architecture_id, *digest, inner_step})
+      .then(
+          [](const checkpoint_noted&) {},
+          [](const caf::error& e) { log::warn(name, "checkpoint-not-noted why={}", problem_of(e).message); });
 }
 
 void trainer_state::claim(const reward_claim& work) {

@@ -3,6 +3,7 @@
 #include "tests/support/ask.hpp"
 #include "tests/support/deterministic_fixture.hpp"
 #include "tests/support/manual_clock.hpp"
+#include "tests/support/small_disk.hpp"
 
 using namespace neuroshard;
 using namespace neuroshard::test;
@@ -206,4 +207,108 @@ TEST_CASE_FIXTURE(fixture, "a checkpoint that is asked for while one is being wr
   CHECK(saved());
   CHECK(script->loaded);
   CHECK(ask<restored>(*this, actor, restore_latest{})->found);
+}
+
+namespace {
+
+/// A stop ten steps after the end of a round whose own checkpoint is still being written.
+training_state after_pending_round() {
+  auto state = some_state(210);
+  const std::string before(64, 'a');
+  state.outer_model_hash = before;
+  state.outer_hash_of = 200;
+  state.unclaimed = {{before, std::nullopt, 100, 200, 1000}, {before, 200, 200, 210, 100}};
+  return state;
+}
+
+} // namespace
+
+TEST_CASE_FIXTURE(fixture,
+                  "work after a round whose checkpoint was still being written is kept under its hash") {
+  auto actor = make();
+  auto outer = ask_later<save_begun>(*this, actor, save_checkpoint{some_state(200), "outer"});
+  auto stop = ask_later<save_begun>(*this, actor, save_checkpoint{after_pending_round(), "stop"});
+  sched.run();
+  CHECK(outer.receive());
+  CHECK(stop.receive());
+  const auto of_round = saved();
+  REQUIRE(of_round);
+  REQUIRE(of_round->inner_step == 200);
+  CHECK(saved());
+  auto found = ask<restored>(*this, actor, restore_latest{});
+  REQUIRE(found);
+  REQUIRE(found->state.inner_step == 210);
+  CHECK(found->state.outer_model_hash == of_round->model_hash);
+  REQUIRE(found->state.unclaimed.size() == 2);
+  CHECK(found->state.unclaimed[0].model_hash_start == std::string(64, 'a'));
+  CHECK(found->state.unclaimed[0].step_end == 200);
+  CHECK(found->state.unclaimed[1].model_hash_start == of_round->model_hash);
+  CHECK(found->state.unclaimed[1].step_begin == 200);
+  CHECK(found->state.unclaimed[1].step_end == 210);
+  CHECK(found->state.unclaimed[1].label_tokens == 100);
+}
+
+TEST_CASE_FIXTURE(fixture, "when that checkpoint failed, the work stays under the hash before") {
+  auto actor = make();
+  script->before_read = [&, removed = false](const read_snapshot&) mutable {
+    if (!std::exchange(removed, true))
+      fs::remove_all(place.folder);
+  };
+  auto outer = ask_later<save_begun>(*this, actor, save_checkpoint{some_state(200), "outer"});
+  auto stop = ask_later<save_begun>(*this, actor, save_checkpoint{after_pending_round(), "stop"});
+  sched.run();
+  CHECK(outer.receive());
+  CHECK(stop.receive());
+  CHECK(failed());
+  CHECK(saved());
+  auto found = ask<restored>(*this, actor, restore_latest{});
+  REQUIRE(found);
+  REQUIRE(found->state.inner_step == 210);
+  CHECK(found->state.outer_model_hash == std::string(64, 'a'));
+  REQUIRE(found->state.unclaimed.size() == 2);
+  CHECK(found->state.unclaimed[1].model_hash_start == std::string(64, 'a'));
+}
+
+TEST_CASE_FIXTURE(fixture, "a full disk costs the checkpoint that met it and nothing that is there") {
+  const small_disk disk(place.root.path() + "/disk", 700 << 10); // one checkpoint has about 460 KB
+  if (disk.missing())
+    return;
+  place.folder = place.root.path() + "/disk/checkpoints";
+  auto actor = make();
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(1), "step"}));
+  const auto first = saved();
+  REQUIRE(first);
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(2), "step"}));
+  const auto outcome = failed();
+  REQUIRE(outcome);
+  CHECK(outcome->inner_step == 2);
+  CHECK(outcome->message.find("No space left on device") != std::string::npos);
+  CHECK_FALSE(script->snapshot_open); // training goes on
+  const auto status = ask<actor_status>(*this, actor, status_atom_v);
+  CHECK(status.value->state == actor_status::health::degraded);
+  CHECK(status.value->message == outcome->message);
+  // What was begun has given its space back, and the one before is whole.
+  size_t entries = 0;
+  for (const auto& entry : fs::directory_iterator(place.folder))
+    entries += entry.exists() ? 1 : 0;
+  CHECK(entries == 1);
+  script->tensors = tiny_tensors(9);
+  auto found = ask<restored>(*this, actor, restore_latest{});
+  REQUIRE(found);
+  CHECK(found->id == first->id);
+  CHECK(script->tensors.front().second.values == tiny_tensors(1).front().second.values);
+}
+
+TEST_CASE_FIXTURE(fixture, "after a full disk has room again the next checkpoint is written") {
+  small_disk disk(place.root.path() + "/disk", 100 << 10);
+  if (disk.missing())
+    return;
+  place.folder = place.root.path() + "/disk/checkpoints";
+  auto actor = make();
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(1), "step"}));
+  CHECK(failed());
+  disk.resize(2 << 20);
+  REQUIRE(ask<save_begun>(*this, actor, save_checkpoint{some_state(2), "step"}));
+  CHECK(saved());
+  CHECK(ask<actor_status>(*this, actor, status_atom_v)->state == actor_status::health::ok);
 }

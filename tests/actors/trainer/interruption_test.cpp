@@ -111,25 +111,80 @@ TEST_CASE_FIXTURE(node_fixture,
   CHECK(money->rewards[2].step_end == 14);
 }
 
-TEST_CASE("what a checkpoint may claim ends where the next outer step does, and follows what was claimed") {
+TEST_CASE("a checkpoint tells of all work that it holds, also of that after a round not yet on disk") {
+  const std::string a(64, 'a');
+  const std::string b(64, 'b');
   reward_claims claims;
-  claims.begin(0, std::string(64, 'a'));
-  CHECK_FALSE(claims.open());
+  claims.begin(0, a);
+  CHECK(claims.open().empty());
   claims.step(1, 10);
   claims.saving(1);
-  REQUIRE(claims.open());
-  CHECK(claims.open()->step_end == 1);
+  REQUIRE(claims.open().size() == 1);
+  CHECK(claims.open()[0].step_end == 1);
   claims.step(2, 20);
   claims.saving(2, true); // ends a round; its outcome is not known yet
+  CHECK(claims.outer_under_way() == 2);
   claims.step(3, 40);
   claims.saving(3);
   const auto open = claims.open();
-  REQUIRE(open);
-  CHECK(open->step_begin == 0);
-  CHECK(open->step_end == 2);
-  CHECK(open->label_tokens == 30);
-  REQUIRE(claims.saved(2, std::string(64, 'b')));
-  CHECK(claims.open()->model_hash_start == std::string(64, 'b'));
-  CHECK(claims.open()->step_begin == 2);
-  CHECK(claims.open()->label_tokens == 40);
+  REQUIRE(open.size() == 2);
+  CHECK(open[0].model_hash_start == a);
+  CHECK_FALSE(open[0].hash_of);
+  CHECK(open[0].step_begin == 0);
+  CHECK(open[0].step_end == 2);
+  CHECK(open[0].label_tokens == 30);
+  CHECK(open[1].hash_of == 2);
+  CHECK(open[1].step_begin == 2);
+  CHECK(open[1].step_end == 3);
+  CHECK(open[1].label_tokens == 40);
+  REQUIRE(claims.saved(2, b));
+  REQUIRE(claims.open().size() == 1);
+  CHECK(claims.open()[0].model_hash_start == b);
+  CHECK(claims.open()[0].step_begin == 2);
+  CHECK(claims.open()[0].label_tokens == 40);
+  CHECK_FALSE(claims.outer_under_way());
+}
+
+TEST_CASE("a round whose checkpoint failed starts no range of its own") {
+  reward_claims claims;
+  claims.begin(0, std::string(64, 'a'));
+  claims.step(1, 10);
+  claims.saving(1, true);
+  claims.failed(1);
+  claims.step(2, 20);
+  claims.saving(2);
+  REQUIRE(claims.open().size() == 1);
+  CHECK(claims.open()[0].step_begin == 0);
+  CHECK(claims.open()[0].step_end == 2);
+  CHECK(claims.open()[0].label_tokens == 30);
+  CHECK_FALSE(claims.outer_under_way());
+}
+
+TEST_CASE_FIXTURE(node_fixture,
+                  "after a start everything a checkpoint tells of is claimed, each part under its hash") {
+  options.enabled = false;
+  spawn();
+  restored from;
+  from.found = true;
+  from.state = {};
+  from.state.inner_step = 12;
+  from.state.round_first_step = 10;
+  from.state.outer_step = 1;
+  from.state.outer_model_hash = std::string(64, 'b');
+  from.state.unclaimed = {
+      {std::string(64, 'a'), std::nullopt, 3, 10, 448},
+      {std::string(64, 'b'), std::nullopt, 10, 12, 128},
+      {std::string(64, 'b'), std::nullopt, 12, 99, 128}}; // of no checkpoint: not believed
+  REQUIRE(ask<caf::unit_t>(*this, loop, start_atom_v, from));
+  REQUIRE(money->rewards.size() == 2);
+  CHECK(money->rewards[0].step_begin == 3);
+  CHECK(money->rewards[0].step_end == 10);
+  CHECK(kernels::to_hex(money->rewards[0].model_hash_start) == std::string(64, 'a'));
+  CHECK(money->rewards[1].step_begin == 10);
+  CHECK(money->rewards[1].step_end == 12);
+  CHECK(kernels::to_hex(money->rewards[1].model_hash_start) == std::string(64, 'b'));
+  // The ledger may never have heard of either checkpoint.
+  REQUIRE(money->noted.size() == 2);
+  CHECK(kernels::to_hex(money->noted[0].model_hash) == std::string(64, 'b'));
+  CHECK(kernels::to_hex(money->noted[1].model_hash) == std::string(64, 'a'));
 }

@@ -103,6 +103,9 @@ struct node_fixture
   ledger_actor ledger;
   std::map<uint64_t, double> losses; ///< of each step, as published
   std::optional<uint64_t> pause_at;
+  /// Puts an actor between the trainer and its worker; empty: nobody.
+  std::function<layer_worker_actor(layer_worker_actor)> between;
+  int renewals = 0; ///< how often the trainer asked for a stage that trains
   std::function<void(const training_progress&)> watch;
 
   node_fixture() {
@@ -141,7 +144,8 @@ struct node_fixture
     how.max_storage_mb = 1000;
     saver = keep(sys.spawn(checkpointer, how, worker, time_source_ptr{clock}, counters));
     ledger = keep(sys.spawn(rewarding_ledger, money));
-    trainer_parts parts{worker, saver, ledger, {}, data, clock, counters, {}};
+    trainer_parts parts{between ? between(worker) : worker, saver, ledger, {}, data, clock, counters, {}, {}};
+    parts.renew = [this] { ++renewals; };
     parts.published = [this](const training_progress_ptr& p) {
       if (p->loss && p->tokens_seen_here > 0) // before the first step of a process it is the EMA
         losses[p->inner_step] = *p->loss;

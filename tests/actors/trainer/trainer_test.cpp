@@ -203,3 +203,111 @@ TEST_CASE_FIXTURE(node_fixture,
   CHECK(progress()->error.empty());
   CHECK(ask<caf::unit_t>(*this, loop, stop_training{}));
 }
+
+TEST_CASE_FIXTURE(
+    node_fixture,
+    "a node that only serves holds no f32 weights, and asks for another stage when told to train") {
+  options.enabled = false;
+  spawn();
+  start();
+  run_to(3);
+  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
+  kill();
+  const auto before = list_folder(root.path() + "/checkpoints").size();
+  options.serves_only = true;
+  stage.train = false;
+  const auto master_bytes = [&] {
+    auto plan = ask<memory_plan_ptr>(*this, worker, plan_atom_v);
+    REQUIRE(plan);
+    CHECK((*plan)->bytes[1].first == "master");
+    return (*plan)->bytes[1].second;
+  };
+  spawn();
+  CHECK(start().state.inner_step == 3);
+  CHECK(progress()->validation_loss.has_value());
+  CHECK(master_bytes() == 0);
+  REQUIRE(ask<caf::unit_t>(*this, loop, set_training{true}));
+  CHECK(renewals == 1);
+  CHECK_FALSE(progress()->enabled);
+  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
+  CHECK(list_folder(root.path() + "/checkpoints").size() == before);
+  CHECK(counters->training_skipped == 0);
+  kill();
+  // Without a checkpoint it makes its first one before it lets go.
+  spawn("empty");
+  CHECK_FALSE(start().found);
+  sched.run();
+  CHECK(list_folder(root.path() + "/empty").size() == 1);
+  CHECK(progress()->outer_model_hash.size() == 64);
+  CHECK(master_bytes() == 0);
+}
+
+namespace {
+
+/// A worker whose device has memory for so many sequences of a micro-batch and no more.
+caf::behavior narrow_worker(caf::stateful_actor<layer_worker_actor>* self, layer_worker_actor behind,
+                            std::shared_ptr<int64_t> rows_max) {
+  self->state = behind;
+  self->set_default_handler(
+      [self](caf::scheduled_actor*, caf::message_view& view) -> caf::result<caf::message> {
+        return self->delegate(caf::actor_cast<caf::actor>(self->state), view.move_content_to_message());
+      });
+  return {[self, rows_max](const forward_request& r) -> caf::result<forward_reply> {
+    if (r.mode == forward_mode::train && r.token_ids.view.shape[0] > *rows_max) {
+      problem what;
+      what.reason = "out_of_memory";
+      what.message = "the device has no memory for this";
+      return refuse(errc::overloaded, std::move(what));
+    }
+    return self->delegate(self->state, r);
+  }};
+}
+
+} // namespace
+
+TEST_CASE_FIXTURE(node_fixture,
+                  "out of memory halves the batch, and it stays so until another is asked for") {
+  options.enabled = false;
+  options.batch_size = 2; // what the larger one is to become
+  options.diloco_steps = 10'000;
+  spawn("small-from-the-start");
+  start();
+  run_to(4);
+  const auto expected = losses;
+  kill();
+  losses.clear();
+
+  options.batch_size = 8;
+  auto rows_max = std::make_shared<int64_t>(1); // of a micro-batch; there are two of them
+  between = [&](layer_worker_actor real) {
+    return caf::actor_cast<layer_worker_actor>(keep(sys.spawn(narrow_worker, real, rows_max)));
+  };
+  spawn();
+  start();
+  run_to(4);
+  CHECK(progress()->batch_size == 2); // 8, 4, 2
+  CHECK(losses == expected);          // no step is lost to it, and none trained with half of its data
+  CHECK(counters->training_skipped == 0);
+  // Kept over a start, though the memory is there again.
+  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
+  kill();
+  *rows_max = 100;
+  spawn();
+  start();
+  CHECK(progress()->batch_size == 2);
+  run_to(5);
+  training_patch patch;
+  patch.batch_size = 4;
+  REQUIRE(ask<caf::unit_t>(*this, loop, patch));
+  run_to(6);
+  CHECK(progress()->batch_size == 4);
+  // Not even one sequence: it says so and stands still, and the node goes on.
+  *rows_max = 0;
+  caf::anon_send(loop, set_training{true});
+  sched.run();
+  CHECK(progress()->batch_size == 1);
+  CHECK(progress()->inner_step == 6);
+  CHECK_FALSE(progress()->running);
+  CHECK(progress()->error.find("does not fit in memory") != std::string::npos);
+  CHECK(ask<actor_status>(*this, loop, status_atom_v)->state == actor_status::health::error);
+}
