@@ -26,7 +26,8 @@ struct json_value {
 
 /// Reads strict JSON: no duplicate keys, NaN, Infinity, comments, trailing bytes or invalid UTF-8; nested at
 /// most 32 deep, at most 10,000 values. Error: invalid_request with reason `malformed_json` (or
-/// `duplicate_key`, `too_deep`, `too_large`).
+/// `too_deep`, `too_large`; or, with the key's dotted path in `field`, `duplicate_key` and, for a number
+/// beyond what a double holds, `out_of_range`).
 caf::expected<json_value> parse_json(std::string_view text);
 
 /// An integral value as a decimal text, exponent and fraction allowed ("100", "100.0", "1e2"); nothing when

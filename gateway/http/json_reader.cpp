@@ -16,9 +16,11 @@ namespace {
 
 constexpr size_t depth_max = 32;
 constexpr size_t values_max = 10'000;
+constexpr size_t path_max = 256; ///< bytes of a key's path in an error
 
-caf::error malformed(std::string reason, std::string message) {
+caf::error malformed(std::string reason, std::string message, std::string field = {}) {
   problem what;
+  what.field = std::move(field);
   what.message = std::move(message);
   what.reason = std::move(reason);
   return refuse(errc::invalid_request, std::move(what));
@@ -30,7 +32,7 @@ struct builder : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, builder> {
   std::vector<json_value*> open; ///< stable: a parent's items grow only while no child of it is open
   size_t values = 0;
   const char* reason = nullptr;
-  std::string detail;
+  std::string duplicate;
 
   json_value* place(json_value::kind type) {
     if (++values > values_max) {
@@ -55,6 +57,28 @@ struct builder : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, builder> {
       return false;
     open.push_back(at);
     return true;
+  }
+
+  /// Dotted path of what is being read; `key`, if given, in place of the innermost object's last one.
+  std::string path(const std::string* key = nullptr) const {
+    std::string dotted;
+    for (size_t i = 0; i < open.size(); ++i) {
+      const json_value& at = *open[i];
+      const bool innermost = i + 1 == open.size();
+      if (!dotted.empty())
+        dotted += '.';
+      if (at.type == json_value::kind::array)
+        dotted += std::to_string(at.items.size() - (innermost ? 0 : 1));
+      else if (innermost && key)
+        dotted += *key;
+      else if (!at.keys.empty())
+        dotted += at.keys.back();
+    }
+    size_t size = std::min(dotted.size(), path_max);
+    while (size > 0 && size < dotted.size() && (static_cast<unsigned char>(dotted[size]) & 0xC0) == 0x80)
+      --size; // not in the middle of a character
+    dotted.resize(size);
+    return dotted;
   }
 
   bool Null() { return place(json_value::kind::null) != nullptr; }
@@ -87,7 +111,7 @@ struct builder : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, builder> {
     for (const std::string& key : keys)
       if (!seen.insert(key).second) {
         reason = "duplicate_key";
-        detail = key;
+        duplicate = key;
         return false;
       }
     open.pop_back();
@@ -158,10 +182,15 @@ caf::expected<json_value> parse_json(std::string_view text) {
   if (into.reason) {
     const std::string_view reason = into.reason;
     if (reason == "duplicate_key")
-      return malformed("duplicate_key", "The JSON body has a key twice.");
+      return malformed("duplicate_key", "The JSON body has a key twice.", into.path(&into.duplicate));
     if (reason == "too_deep")
       return malformed("too_deep", fmt::format("The JSON body is nested deeper than {}.", depth_max));
     return malformed("too_large", fmt::format("The JSON body has more than {} values.", values_max));
+  }
+  if (result.Code() == rapidjson::kParseErrorNumberTooBig) {
+    std::string field = into.path();
+    std::string message = (field.empty() ? std::string("The body") : field) + " is a number too large.";
+    return malformed("out_of_range", std::move(message), std::move(field));
   }
   if (result.IsError())
     return malformed("malformed_json",

@@ -170,3 +170,26 @@ TEST_CASE("query parameters are decoded, checked and complained about") {
   CHECK_FALSE(dates.date("a"));
   CHECK(dates.failed());
 }
+
+TEST_CASE("a number beyond any double, and a key that is there twice, are named") {
+  const auto field_of = [](std::string_view text) {
+    const auto parsed = http::parse_json(text);
+    REQUIRE_FALSE(parsed);
+    const problem what = problem_of(parsed.error());
+    return what.reason + " " + what.field;
+  };
+  CHECK(field_of(R"({"prompt":"x","temperature":1e400})") == "out_of_range temperature");
+  CHECK(field_of(R"({"temperature":-1E+999999999999})") == "out_of_range temperature");
+  CHECK(field_of(R"({"a":[1,{"b":2},[0,{"c":[7,1e309]}]]})") == "out_of_range a.2.1.c.1");
+  CHECK(field_of("{\"n\":1" + std::string(400, '0') + "}") == "out_of_range n");
+  CHECK(field_of("1e400") == "out_of_range ");
+  CHECK(field_of("[1e400]") == "out_of_range 0");
+  CHECK(field_of(R"({"x":{"a":1,"b":2,"a":3}})") == "duplicate_key x.a");
+  CHECK(field_of(R"({"x":{"":1,"b":2,"":3}})") == "duplicate_key x.");
+  std::string wide = "a";
+  for (int i = 0; i < 200; ++i)
+    wide += "\xc3\xa9";
+  CHECK(field_of("{\"" + wide + "\":1e400}") == "out_of_range " + wide.substr(0, 255)); // a whole character
+  for (const char* small : {"1e-400", "-1e-99999999999", "1e308"})
+    CHECK(reason_of(small) == "ok");
+}
