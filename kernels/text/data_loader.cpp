@@ -76,17 +76,17 @@ result<data_cursor> data_cursor::parse(std::string_view json) {
   return status{code::corrupt, "data cursor: needs the whole numbers rotation, index and tokens_drawn"};
 }
 
-result<data_loader> data_loader::make(std::shared_ptr<const shard_set> shards, const options& how) {
+result<data_loader> data_loader::make(std::shared_ptr<const shard_source> shards, const options& how) {
   if (how.node_id.empty())
     return status{code::invalid_argument, "the data loader needs a node id"};
   const auto ids = shards->training_ids();
   if (ids.empty())
-    return status{code::invalid_argument, shards->directory() + ": has no training shard"};
+    return status{code::invalid_argument, shards->name() + ": has no training shard"};
   data_loader made;
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (shards->training_tokens(i).size() < 2)
+    if (shards->training_size(i) < 2)
       return status{code::invalid_argument,
-                    shards->directory() + "/" + shard_file_name(ids[i]) + ": has under 2 tokens"};
+                    shards->name() + ": shard " + std::to_string(ids[i]) + " has under 2 tokens"};
     made.keys_.push_back(philox_key(how.node_id, ids[i]));
   }
   made.base_ = digest_mod(kernels::sha256::of(how.node_id), ids.size());
@@ -116,7 +116,10 @@ status data_loader::rows(const data_cursor& at, uint64_t step, uint32_t batch, u
                                         std::to_string(batch) + " x " + std::to_string(seq) +
                                         ": wrong range or array size"};
   const size_t which = place(at);
-  const auto tokens = shards_->training_tokens(which);
+  const auto held = shards_->lease(which);
+  if (!held)
+    return held.status();
+  const auto tokens = held->tokens;
   for (uint32_t row = 0; row < rows; ++row) {
     uint64_t start = 0;
     if (tokens.size() > seq)
@@ -130,10 +133,7 @@ status data_loader::rows(const data_cursor& at, uint64_t step, uint32_t batch, u
   return {};
 }
 
-data_cursor data_loader::advance(data_cursor at, uint64_t tokens) const noexcept {
-  at.tokens_drawn += tokens;
-  if (at.tokens_drawn < shards_->training_tokens(place(at)).size())
-    return at;
+data_cursor data_loader::next(data_cursor at) const noexcept {
   at.tokens_drawn = 0;
   if (++at.index >= shards_in_rotation_) {
     at.index = 0;
@@ -142,10 +142,38 @@ data_cursor data_loader::advance(data_cursor at, uint64_t tokens) const noexcept
   return at;
 }
 
+// The first cursor from `from` on whose shard is here. As many steps as there are shards come by each of
+// them.
+data_cursor data_loader::first_here(const data_cursor& from, const data_cursor& otherwise) const {
+  data_cursor at = from;
+  for (size_t i = 0; i < keys_.size(); ++i, at = next(at))
+    if (shards_->presence(place(at)) == shard_presence::here)
+      return at;
+  return otherwise;
+}
+
+data_cursor data_loader::settle(const data_cursor& at) const {
+  shards_->expect(place(at));
+  if (shards_->presence(place(at)) != shard_presence::failing)
+    return at;
+  const data_cursor other = first_here(next(at), at);
+  shards_->expect(place(other));
+  return other;
+}
+
+data_cursor data_loader::advance(data_cursor at, uint64_t tokens) const {
+  at.tokens_drawn += tokens;
+  if (at.tokens_drawn < shards_->training_size(place(at)))
+    return at;
+  const data_cursor after = next(at);
+  // With room for one shard the next can only come when this one goes.
+  return shards_->room() > 1 ? first_here(after, after) : after;
+}
+
 status data_loader::heldout_window(uint32_t window, std::span<int32_t> ids, std::span<int32_t> labels) const {
-  const token_view& from = shards_->heldout();
+  const token_view from = shards_->held_out();
   if (from.size() < 2)
-    return {code::invalid_argument, shards_->directory() + ": nothing is held out"};
+    return {code::invalid_argument, shards_->name() + ": nothing is held out"};
   if (window >= heldout_windows || ids.empty() || ids.size() != labels.size())
     return {code::invalid_argument,
             "held-out window " + std::to_string(window) + ": wrong number or array size"};

@@ -2,6 +2,7 @@
 
 #include "kernels/text/bpe_learner.hpp"
 #include "kernels/text/corpus.hpp"
+#include "kernels/text/dataset_mirror.hpp"
 #include "kernels/text/shard_writer.hpp"
 
 #include <algorithm>
@@ -168,7 +169,7 @@ status from_corpus(const dataset_options& how, const progress& watch, dataset& m
   if (exists(how.cache_directory + "/manifest.json")) {
     auto found = shard_set::open(how.cache_directory, opening);
     if (found && is_current(found->manifest(), how, *from)) {
-      made.shards = std::make_shared<const shard_set>(std::move(*found));
+      made.source = made.shards = std::make_shared<const shard_set>(std::move(*found));
       return {};
     }
     if (!found && watch.cancelled())
@@ -181,13 +182,13 @@ status from_corpus(const dataset_options& how, const progress& watch, dataset& m
   auto built = shard_set::open(how.cache_directory, opening);
   if (!built)
     return built.status();
-  made.shards = std::make_shared<const shard_set>(std::move(*built));
+  made.source = made.shards = std::make_shared<const shard_set>(std::move(*built));
   return {};
 }
 
 status from_shards(const dataset_options& how, const progress& watch, dataset& made) {
-  if (how.shards.starts_with("http://") || how.shards.starts_with("https://"))
-    return {code::unsupported, how.shards + ": shards are read from a directory; fetch the mirror first"};
+  if (is_mirror_url(how.shards))
+    return from_mirror(how, watch, made);
   NEUROSHARD_TRY(obtain_tokenizer(how, nullptr, watch, made));
   shard_set::options opening;
   opening.vocab_size = made.tokens.vocab_size();
@@ -199,7 +200,7 @@ status from_shards(const dataset_options& how, const progress& watch, dataset& m
   if (!found)
     return found.status();
   made.warnings.insert(made.warnings.end(), found->warnings().begin(), found->warnings().end());
-  made.shards = std::make_shared<const shard_set>(std::move(*found));
+  made.source = made.shards = std::make_shared<const shard_set>(std::move(*found));
   return {};
 }
 

@@ -196,7 +196,8 @@ struct shard_writer::state {
       std::error_code ignored; // what cannot be removed is written over or fails there
       const bool spool_of_another = name.starts_with("tokens.tmp") && !spool_path.ends_with("/" + name);
       if ((name.starts_with("shard_") && name.find(".bin") != std::string::npos) ||
-          name.starts_with("heldout.bin") || name.starts_with("manifest.json.tmp") || spool_of_another)
+          name.starts_with("heldout.bin") || name.starts_with("tail_") ||
+          name.starts_with("manifest.json.tmp") || spool_of_another)
         fs::remove(how.directory + "/" + name, ignored);
     }
     if (problem)

@@ -17,14 +17,23 @@ using kernels::status;
 // Shards are mapped and read in place.
 static_assert(std::endian::native == std::endian::little, "shards are little-endian u32");
 
-constexpr uint64_t manifest_bytes_max = uint64_t{64} << 20;
-
 struct mapped_shard {
   std::shared_ptr<const mapped_file> file;
   std::span<const token_id> tokens;
 };
 
 result<mapped_shard> map_checked(const std::string& path, const shard_entry& entry, uint32_t vocab_size) {
+  auto file = map_shard(path, entry, vocab_size);
+  if (!file)
+    return file.status();
+  const auto tokens = tokens_of(**file);
+  return mapped_shard{std::move(*file), tokens};
+}
+
+} // namespace
+
+result<std::shared_ptr<const mapped_file>> map_shard(const std::string& path, const shard_entry& entry,
+                                                     uint32_t vocab_size) {
   auto file = mapped_file::open(path);
   if (!file)
     return file.status();
@@ -35,15 +44,22 @@ result<mapped_shard> map_checked(const std::string& path, const shard_entry& ent
                    std::to_string(entry.tokens * sizeof(token_id)));
   if (kernels::to_hex(kernels::sha256::of(bytes)) != entry.sha256)
     return corrupt("damaged: its SHA-256 is not that of its manifest");
-  const std::span<const token_id> tokens(reinterpret_cast<const token_id*>(bytes.data()), entry.tokens);
+  const auto tokens = tokens_of(**file);
   const token_id highest = *std::max_element(tokens.begin(), tokens.end());
   if (highest >= vocab_size)
     return corrupt("holds token " + std::to_string(highest) + ", the vocabulary has " +
                    std::to_string(vocab_size));
-  return mapped_shard{std::move(*file), tokens};
+  return file;
 }
 
-} // namespace
+std::span<const token_id> tokens_of(const mapped_file& shard) {
+  const auto bytes = shard.bytes();
+  return {reinterpret_cast<const token_id*>(bytes.data()), bytes.size() / sizeof(token_id)};
+}
+
+uint64_t tail_tokens(uint64_t tokens, double held_out) {
+  return static_cast<uint64_t>(std::floor(static_cast<double>(tokens) * held_out));
+}
 
 void token_view::append(std::span<const token_id> piece) {
   if (piece.empty())
@@ -115,8 +131,7 @@ result<shard_set> shard_set::open(const std::string& directory, const options& h
     made.training_ids_.pop_back();
   } else {
     for (mapped_shard& shard : good) {
-      const auto held =
-          static_cast<size_t>(std::floor(static_cast<double>(shard.tokens.size()) * how.held_out));
+      const uint64_t held = tail_tokens(shard.tokens.size(), how.held_out);
       made.heldout_.append(shard.tokens.last(held));
       shard.tokens = shard.tokens.first(shard.tokens.size() - held);
     }

@@ -1,7 +1,9 @@
 #pragma once
 
 #include "kernels/core/status.hpp"
+#include "kernels/text/files.hpp"
 #include "kernels/text/progress.hpp"
+#include "kernels/text/shard_source.hpp"
 #include "kernels/text/tokenizer.hpp"
 
 #include <cstdint>
@@ -16,6 +18,7 @@ namespace neuroshard::text {
 
 inline constexpr uint64_t shard_tokens_full = 2'500'000;
 inline constexpr uint32_t shard_format_version = 1;
+inline constexpr uint64_t manifest_bytes_max = uint64_t{64} << 20;
 inline constexpr uint32_t shards_min = 8; ///< training shards that a local corpus is cut into at least
 /// With fewer shards, and no held-out file, the tail of each shard is held out instead of the last shard.
 inline constexpr uint32_t mirror_shards_for_holdout = 20;
@@ -48,21 +51,17 @@ struct shard_manifest {
 /// `shard_<id>.bin`.
 std::string shard_file_name(uint64_t id);
 
-/// A run of tokens that may lie in several pieces of mapped files, read as one. Does not own the memory.
-class token_view {
-public:
-  void append(std::span<const token_id> piece);
-  uint64_t size() const noexcept { return size_; }
-  /// Copies out.size() tokens from position `from`. Precondition: from + out.size() <= size().
-  void copy(uint64_t from, std::span<token_id> out) const noexcept;
-
-private:
-  std::vector<std::span<const token_id>> pieces_;
-  uint64_t size_ = 0;
-};
+/// Maps a shard's file and checks it against its line of the manifest: `io` when it cannot be read, `corrupt`
+/// (naming the file) when size, checksum or an id (at or above `vocab_size`) is wrong.
+kernels::result<std::shared_ptr<const mapped_file>> map_shard(const std::string& path,
+                                                              const shard_entry& entry, uint32_t vocab_size);
+/// All tokens of a mapped shard.
+std::span<const token_id> tokens_of(const mapped_file& shard);
+/// How many of a shard's tokens are held out where its tail is.
+uint64_t tail_tokens(uint64_t tokens, double held_out);
 
 /// The shards of a directory, mapped into memory read-only. Immutable after `open`; any thread may read.
-class shard_set {
+class shard_set final : public shard_source {
 public:
   struct options {
     uint32_t vocab_size = vocab_size_max; ///< ids at or above it make a shard corrupt
@@ -79,15 +78,21 @@ public:
   static kernels::result<shard_set> open(const std::string& directory, const options& how);
 
   /// Ids that may be assigned and drawn, ascending.
-  std::span<const uint64_t> training_ids() const noexcept { return training_ids_; }
+  std::span<const uint64_t> training_ids() const noexcept override { return training_ids_; }
   /// The training tokens of shard training_ids()[place]; what is held out is not in it.
   std::span<const token_id> training_tokens(size_t place) const noexcept { return training_[place]; }
   const token_view& heldout() const noexcept { return heldout_; }
   const shard_manifest& manifest() const noexcept { return manifest_; }
   const std::string& directory() const noexcept { return directory_; }
+  const std::string& name() const noexcept override { return directory_; }
+  uint64_t training_size(size_t place) const noexcept override { return training_[place].size(); }
+  /// Never fails: every shard is here. The set owns the tokens, so the lease needs the set to live.
+  kernels::result<shard_lease> lease(size_t place) const override {
+    return shard_lease{training_[place], {}};
+  }
+  token_view held_out() const override { return heldout_; }
   uint64_t training_tokens_total() const noexcept;
-  /// Bytes of the largest shard file.
-  uint64_t shard_bytes_max() const noexcept;
+  uint64_t shard_bytes_max() const noexcept override;
   /// One line for each shard left out.
   const std::vector<std::string>& warnings() const noexcept { return warnings_; }
 
