@@ -98,8 +98,10 @@ void trainer_state::set_enabled(bool enabled) {
     metrics.pause();
     self->send(self, next_atom_v);
   }
-  if (!enabled && now == phase::paused)
+  if (!enabled && now == phase::paused) {
     error.clear(); // of a node without data, from which nobody expects anything now
+    waits_for_data = false;
+  }
   publish();
 }
 
@@ -146,7 +148,7 @@ void trainer_state::stopped() {
 
 void trainer_state::on_tick() {
   // What has been trained must reach the disk in time also when training pauses.
-  if (now == phase::paused && time_checkpoint_due()) {
+  if (now == phase::paused && (waits_for_data || time_checkpoint_due())) {
     now = phase::boundary;
     return boundary();
   }
@@ -164,6 +166,7 @@ void trainer_state::on_tick() {
 void trainer_state::fail(std::string why) {
   log::error(name, "stands-still step={} why={}", state.inner_step, why);
   error = std::move(why);
+  waits_for_data = false;
   options.enabled = false;
   ++epoch;
   step.reset();
@@ -227,8 +230,9 @@ actor_status trainer_state::report() const {
   actor_status status;
   status.name = name;
   if (!error.empty()) {
-    // Without data the node still serves: nothing is broken.
-    status.state = parts.data ? actor_status::health::error : actor_status::health::degraded;
+    // Without data, or while it is on its way, the node still serves: nothing is broken.
+    status.state =
+        parts.data && !waits_for_data ? actor_status::health::error : actor_status::health::degraded;
     status.message = error;
   }
   status.values = {{"step", std::to_string(state.inner_step)},

@@ -110,6 +110,7 @@ struct trainer_state {
   bool first_checkpoint_due = false;
   bool outer_checkpoint_due = false;
   bool validation_due = false;
+  bool waits_for_data = false; ///< `paused` until the cursor's shard is here; `error` says why
   bool rate_changed = false;
   std::optional<size_t> scoring; ///< index of the held-out part that is scored
   step_batch heldout;
@@ -143,6 +144,7 @@ struct trainer_state {
   // duties at a step boundary (trainer_duties.cpp)
   void boundary();
   bool do_next_duty();
+  bool wait_for_data();
   bool time_checkpoint_due() const;
   void wait_for_next();
   void apply_patch();

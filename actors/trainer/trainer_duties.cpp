@@ -49,7 +49,29 @@ void trainer_state::boundary() {
     metrics.pause();
     return publish();
   }
+  if (wait_for_data())
+    return;
   begin_step();
+}
+
+/// A shard of a mirror may not be here yet: then training pauses, and looks again every second.
+bool trainer_state::wait_for_data() {
+  cursor = parts.data->settle(cursor);
+  const auto readable = parts.data->ready(cursor);
+  if (readable.ok()) {
+    if (waits_for_data)
+      error.clear();
+    waits_for_data = false;
+    return false;
+  }
+  if (!waits_for_data || error != readable.message())
+    log::info(name, "waits why=\"{}\"", readable.message());
+  waits_for_data = true;
+  error = readable.message();
+  now = phase::paused;
+  metrics.pause();
+  publish();
+  return true;
 }
 
 /// A duty has been sent off; `boundary` goes on when its answer is there.
@@ -87,12 +109,11 @@ bool trainer_state::do_next_duty() {
     save("outer");
     return true;
   }
-  if (validation_due) {
+  // What is held out of a mirror may come later; then it is measured at once.
+  if (validation_due && has_heldout()) {
     validation_due = false;
-    if (has_heldout()) {
-      refresh(true, true);
-      return true;
-    }
+    refresh(true, true);
+    return true;
   }
   if (time_checkpoint_due()) {
     save("time");
