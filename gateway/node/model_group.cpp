@@ -127,7 +127,7 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   parts.counters = plan.counters;
   if (plan.data) {
     auto loader = text::data_loader::make(
-        plan.data->shards,
+        plan.data->source,
         {plan.identity->node_id(), static_cast<uint64_t>(c->data.max_storage_mb) * 1'000'000});
     if (!loader)
       return refuse(loader.status());

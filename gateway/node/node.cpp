@@ -12,6 +12,7 @@
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/logging.hpp"
 #include "gateway/http/server.hpp"
+#include "gateway/mirror/curl_fetcher.hpp"
 #include "gateway/node/actor_setup.hpp"
 #include "gateway/node/console_feed.hpp"
 #include "gateway/node/description.hpp"
@@ -377,7 +378,7 @@ void node::announce() {
   banner.model = fmt::format("{}, {:.1f} M parameters, {}", board_->read()->identity.architecture_name,
                              static_cast<double>(shape_.parameters()) / 1e6,
                              compute_type(c, *device_) == kernels::dtype::bf16 ? "bf16" : "f32");
-  banner.corpus = c.data.shards.empty() ? c.data.corpus : c.data.shards;
+  banner.corpus = c.data.shards.empty() ? c.data.corpus : text::shown_url(c.data.shards);
   banner.log_file = paths.log();
   banner.training = c.training.enabled && !c.observer;
   banner.tls = !c.api.tls_cert.empty();
@@ -423,6 +424,8 @@ void node::prepare_data() {
       return loop_.post([this, why = recovered.status().message()] { data_failed(why); });
     if (!recovered->empty())
       log::warn("data", "tokenizer-recovered path={} from-checkpoint={}", how.tokenizer_path, *recovered);
+    how.mirror = make_curl_fetcher(software);
+    how.tell = [](const std::string& line) { log::warn("data", "{}", line); };
     if (how.corpus.empty() && how.shards.empty()) {
       // Serving only: the tokenizer that goes with the checkpoint, or plain bytes.
       auto tokens = std::filesystem::exists(how.tokenizer_path)
@@ -445,7 +448,7 @@ void node::prepare_data() {
       log::warn("data", "{}", warning);
     auto data = std::make_shared<const text::dataset>(std::move(*made));
     log::info("data", "ready shards={} vocabulary={} learned={} built={}",
-              data->shards->training_ids().size(), data->tokens.vocab_size(), data->tokenizer_learned,
+              data->source->training_ids().size(), data->tokens.vocab_size(), data->tokenizer_learned,
               data->shards_built);
     auto tokens = std::shared_ptr<const text::tokenizer>(data, &data->tokens);
     loop_.post([this, data, tokens] { data_ready(data, tokens); });
