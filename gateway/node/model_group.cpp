@@ -12,6 +12,7 @@
 #endif
 
 #include <caf/actor_system.hpp>
+#include <caf/send.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -39,6 +40,11 @@ int64_t microbatch_sequences(const node_config& c) {
   return (c.training.batch_size + c.training.microbatches - 1) / c.training.microbatches;
 }
 
+/// Read when the group is made: a node that begins without training holds nothing for it.
+bool trains_from_start(const node_config& c) {
+  return c.training.enabled && !c.observer;
+}
+
 caf::expected<caf::actor> make_worker(caf::actor_system& system, const model_plan& plan) {
   const auto c = plan.config();
   model::stage_options how;
@@ -46,6 +52,7 @@ caf::expected<caf::actor> make_worker(caf::actor_system& system, const model_pla
   how.embed = true;
   how.head = true;
   how.compute = compute_type(*c, *plan.device);
+  how.train = trains_from_start(*c);
   how.train_tokens_max = microbatch_sequences(*c) * c->training.seq_len;
   how.kv_pool_bytes = kv_pool_bytes(*c, *plan.device, plan.shape, how.compute);
   how.sessions_max = sessions_max;
@@ -104,7 +111,8 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   const auto c = plan.config();
   const auto& t = c->training;
   trainer_options options;
-  options.enabled = t.enabled && !c->observer;
+  options.enabled = trains_from_start(*c);
+  options.serves_only = !options.enabled;
   options.batch_size = static_cast<uint32_t>(t.batch_size);
   options.seq_len = static_cast<uint32_t>(t.seq_len);
   options.microbatches = static_cast<uint32_t>(t.microbatches);
@@ -125,6 +133,7 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   parts.peers = fronts.peers;
   parts.time = plan.time;
   parts.counters = plan.counters;
+  parts.renew = [to = plan.supervisor] { caf::anon_send(to, renew_group{"model"}); };
   if (plan.data) {
     auto loader = text::data_loader::make(
         plan.data->source,

@@ -31,6 +31,7 @@ struct model_plan {
   time_source_ptr time;
   random_source_ptr random;
   counters_ptr counters;
+  supervisor_actor supervisor; ///< makes the group anew when a node begun without training is to train
 };
 
 /// The shape that the configuration names. Exit code 1 when the kernels cannot run it.

@@ -480,6 +480,7 @@ void node::data_ready(std::shared_ptr<const text::dataset> data,
   plan->time = time_;
   plan->random = random_;
   plan->counters = counters_;
+  plan->supervisor = supervisor_;
   caf::anon_send(supervisor_, model_group(std::move(plan), fronts_));
 }
 

@@ -206,6 +206,19 @@ class Training(Typed):
                 self.assertTrue(node.get("/api/v1/health").json()["healthy"])
                 self.assertEqual(node.terminate(), 0)
 
+    def test_a_node_begun_without_training_holds_only_what_it_serves_and_trains_when_told_to(self):
+        node = self.node().start("--no-training").wait_up()
+        wait_for(lambda: "serves-only bytes=" in node.log(), 10, "the memory freed", node)
+        self.assertEqual(len(node.checkpoints()), 1)
+        self.assertEqual(node.post("/api/v1/inference", {"prompt": "the ", "max_tokens": 3}).status, 200)
+        self.assertEqual(node.request("PATCH", "/api/v1/config", {"training": {"enabled": True}}).status, 200)
+        node.wait_step(20)
+        self.assertIn("renewing group=model", node.log())
+        self.assertNotIn("actor-failed", node.log())
+        self.assertEqual(node.post("/api/v1/inference", {"prompt": "the ", "max_tokens": 3}).status, 200)
+        self.assertEqual(node.terminate(), 0)
+        self.assertTrue(node.checkpoints())
+
     def test_what_was_trained_is_served_later_without_its_text(self):
         node = self.node().start()
         node.wait_step(120)
