@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How much of a bare Beast server's throughput is left when the whole gateway stands around it?
 
-GET /api/v1/status with a token under 64 keep-alive connections (wrk), limits off, beside a bare Beast server of the same build with
+GET /api/v1/status with a token under 64 keep-alive connections (wrk), limits off, access log on, beside a bare Beast server of the same build with
 as many threads, and nginx for orientation, each returning the same body. Rounds are interleaved, since the machine's speed drifts.
 Prints a table, and writes JSON with --json FILE. Needs wrk; nginx is left out where it is missing. Run it from the build folder.
 """
@@ -96,7 +96,8 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         ports = {"gateway": free_port()}
-        servers = [start([f"{HERE}/gateway_server", str(ports["gateway"]), str(args.threads), TOKEN])]
+        servers = [start([f"{HERE}/gateway_server", str(ports["gateway"]), str(args.threads), TOKEN, "0",
+                          os.path.join(folder, "node.log")])]
         try:
             link = http.client.HTTPConnection("127.0.0.1", ports["gateway"])
             link.request("GET", "/api/v1/status", headers={"Authorization": "Bearer " + TOKEN})

@@ -1,5 +1,6 @@
 #include "actors/identity/token.hpp"
 #include "actors/rate_limiter/rate_limiter.hpp"
+#include "gateway/config/logging.hpp"
 #include "gateway/http/bridge.hpp"
 #include "gateway/http/server.hpp"
 
@@ -17,7 +18,9 @@
 /// The HTTP gateway of an idle node for gateway_bench: the real server with all its middlewares, a rate
 /// limiter with its limits off, and a snapshot that telemetry would publish once a second.
 ///
-///   gateway_server PORT THREADS TOKEN [STATUS_LIMIT]
+/// With LOG_FILE it logs as a node does, its requests included.
+///
+///   gateway_server PORT THREADS TOKEN [STATUS_LIMIT [LOG_FILE]]
 namespace {
 
 using namespace neuroshard;
@@ -51,7 +54,7 @@ node_snapshot idle_node() {
 
 int main(int argc, char** argv) {
   if (argc < 4) {
-    std::fprintf(stderr, "usage: gateway_server PORT THREADS TOKEN [STATUS_LIMIT]\n");
+    std::fprintf(stderr, "usage: gateway_server PORT THREADS TOKEN [STATUS_LIMIT [LOG_FILE]]\n");
     return 1;
   }
   sigset_t stop;
@@ -73,6 +76,15 @@ int main(int argc, char** argv) {
   settings.port = static_cast<uint16_t>(std::atoi(argv[1]));
   settings.threads = static_cast<size_t>(std::atoi(argv[2]));
   settings.rates = {argc > 4 ? static_cast<uint32_t>(std::atoi(argv[4])) : 0, 0, 0, 0, 0};
+  settings.access_log = argc > 5;
+  log_options log_to;
+  log_to.file = argc > 5 ? argv[5] : "";
+  log_to.to_stderr = false;
+  const auto log = logging::start(log_to);
+  if (!log) {
+    std::fprintf(stderr, "%s\n", log.error().line.c_str());
+    return 2;
+  }
   http::node_services services;
   services.system = &system;
   services.board = std::make_shared<snapshot_board>(idle_node());

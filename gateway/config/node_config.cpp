@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 
 namespace neuroshard {
@@ -54,6 +55,18 @@ int64_t dht_port(const node_config& c) noexcept {
 
 bool http_is_loopback(const node_config& c) noexcept {
   return is_loopback_host(c.http_host);
+}
+
+std::string api_url(const node_config& c) {
+  std::string host = c.http_host;
+  in6_addr v6;
+  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) {
+    const in6_addr any = IN6ADDR_ANY_INIT;
+    host = "[" + (std::memcmp(&v6, &any, sizeof any) == 0 ? std::string("::1") : host) + "]";
+  } else if (host == "0.0.0.0") {
+    host = "127.0.0.1";
+  }
+  return (c.api.tls_cert.empty() ? "http://" : "https://") + host + ":" + std::to_string(c.port);
 }
 
 bool is_loopback_host(const std::string& host) noexcept {

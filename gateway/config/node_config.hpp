@@ -69,6 +69,11 @@ struct api_config {
   friend bool operator==(const api_config&, const api_config&) = default;
 };
 
+struct log_config {
+  bool access = true; ///< a line for each HTTP request
+  friend bool operator==(const log_config&, const log_config&) = default;
+};
+
 struct grpc_config {
   bool insecure = false;
   friend bool operator==(const grpc_config&, const grpc_config&) = default;
@@ -159,6 +164,7 @@ struct node_config {
   bool observer = false;
   bool tracker_mode = false;
   std::string log_level; ///< TRACE, DEBUG, INFO, WARN, ERROR
+  log_config log;
 
   training_config training;
   inference_config inference;
@@ -194,6 +200,9 @@ int64_t grpc_port(const node_config& c) noexcept;
 int64_t dht_port(const node_config& c) noexcept;
 /// Whether the HTTP address is this machine alone.
 bool http_is_loopback(const node_config& c) noexcept;
+/// Where a program on this machine reaches the HTTP API: "http://127.0.0.1:8000", "https://[::1]:8000". An
+/// address that stands for all of them becomes the loopback address of its family.
+std::string api_url(const node_config& c);
 /// "127.0.0.1" or "::1" and their whole ranges; also "localhost".
 bool is_loopback_host(const std::string& host) noexcept;
 

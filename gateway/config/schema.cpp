@@ -100,6 +100,10 @@ constexpr key_spec rows[] = {
   {.key = "inference.refresh_s", .field = FIELD(inference.refresh_s), .fallback = "30",
    .help = "Age at which the serving copy is renewed while alone", .min = 1, .max = 3600},
 
+  // [log]
+  {.key = "log.access", .field = FIELD(log.access), .fallback = "true",
+   .help = "A line at level INFO for each finished HTTP request", .live = true},
+
   // [api]
   {.key = "api.allow_plain_http", .field = FIELD(api.allow_plain_http), .fallback = "false",
    .help = "Give scopes wallet and admin also over plain HTTP from elsewhere"},

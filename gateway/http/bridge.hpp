@@ -6,10 +6,12 @@
 
 #include <caf/actor.hpp>
 #include <caf/allowed_unsafe_message_type.hpp>
+#include <caf/duration.hpp>
 #include <caf/event_based_actor.hpp>
 #include <caf/type_id.hpp>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <tuple>
@@ -58,6 +60,8 @@ struct asked {
   lane_ptr home;
   waker wait;
   std::optional<caf::expected<Reply>> reply;
+  /// Set when nobody waits any more: a reply that comes then goes here, to undo what it says was done.
+  std::function<void(Reply&)> too_late;
 };
 
 /// Completes `asked` exactly once; a call that is dropped unanswered (bridge gone, system stopping) says
@@ -66,9 +70,8 @@ template <class Reply, class Handle, class... Ts>
 class request_call final : public bridge_call,
                            public std::enable_shared_from_this<request_call<Reply, Handle, Ts...>> {
 public:
-  request_call(std::shared_ptr<asked<Reply>> answer, Handle to, int64_t timeout_ms, Ts... message)
-      : answer_(std::move(answer)), to_(std::move(to)), timeout_ms_(timeout_ms),
-        message_(std::move(message)...) {}
+  request_call(std::shared_ptr<asked<Reply>> answer, Handle to, caf::duration timeout, Ts... message)
+      : answer_(std::move(answer)), to_(std::move(to)), timeout_(timeout), message_(std::move(message)...) {}
   ~request_call() override {
     complete(refuse(errc::unavailable, "This part of the node is not there at the moment."));
   }
@@ -77,7 +80,7 @@ public:
     const auto me = this->shared_from_this();
     std::apply(
         [&](Ts&... parts) {
-          self->request(to_, std::chrono::milliseconds(timeout_ms_), std::move(parts)...)
+          self->request(to_, timeout_, std::move(parts)...)
               .then([me](Reply& value) { me->complete(std::move(value)); },
                     [me](caf::error& why) { me->complete(std::move(why)); });
         },
@@ -89,6 +92,11 @@ private:
     if (auto answer = std::exchange(answer_, nullptr)) {
       const lane_ptr home = answer->home;
       home->post([answer = std::move(answer), value = std::move(value)]() mutable {
+        if (answer->too_late) {
+          if (value)
+            answer->too_late(*value);
+          return;
+        }
         answer->reply.emplace(std::move(value));
         answer->wait.wake();
       });
@@ -97,7 +105,7 @@ private:
 
   std::shared_ptr<asked<Reply>> answer_;
   Handle to_;
-  int64_t timeout_ms_;
+  caf::duration timeout_;
   std::tuple<Ts...> message_;
 };
 
@@ -109,8 +117,31 @@ task<caf::expected<Reply>> ask(bridge& through, lane_ptr home, Handle to, int64_
     co_return caf::expected<Reply>(refuse(errc::not_ready, "The node is still starting."));
   auto answer = std::make_shared<asked<Reply>>();
   answer->home = std::move(home);
-  through.submit(std::make_shared<request_call<Reply, Handle, Ts...>>(answer, std::move(to), timeout_ms,
-                                                                      std::move(message)...));
+  through.submit(std::make_shared<request_call<Reply, Handle, Ts...>>(
+      answer, std::move(to), caf::duration(std::chrono::milliseconds(timeout_ms)), std::move(message)...));
+  while (!answer->reply)
+    co_await until_woken{answer->wait};
+  co_return std::move(*answer->reply);
+}
+
+/// Likewise for a request whose reply says that something was begun. After the time the answer is `timeout`,
+/// and a reply that comes later is given to `undo`, on the lane. Uses the connection's `wake_after`.
+template <class Reply, class Handle, class Message>
+task<caf::expected<Reply>> ask_or_undo(bridge& through, connection& link, Handle to, int64_t timeout_ms,
+                                       std::function<void(Reply&)> undo, Message message) {
+  if (!to)
+    co_return caf::expected<Reply>(refuse(errc::not_ready, "The node is still starting."));
+  auto answer = std::make_shared<asked<Reply>>();
+  answer->home = link.home();
+  link.wake_after(timeout_ms, [answer, undo] {
+    if (answer->reply)
+      return;
+    answer->too_late = undo;
+    answer->reply.emplace(refuse(errc::timeout, "The node took too long to begin."));
+    answer->wait.wake();
+  });
+  through.submit(std::make_shared<request_call<Reply, Handle, Message>>(
+      answer, std::move(to), caf::duration(caf::infinite), std::move(message)));
   while (!answer->reply)
     co_await until_woken{answer->wait};
   co_return std::move(*answer->reply);

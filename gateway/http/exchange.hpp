@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/common/error.hpp"
 #include "gateway/http/message.hpp"
 #include "gateway/http/node_services.hpp"
 
@@ -78,6 +79,10 @@ struct exchange {
   caller who;
   std::string request_id;
   std::string headers; ///< lines that every response to this request carries
+  /// What makes its bytes no valid request, or null. Then it has no body, and unless `header_whole` nothing
+  /// but what was read of its header before.
+  const problem* malformed = nullptr;
+  bool header_whole = true;
 };
 
 } // namespace neuroshard::http

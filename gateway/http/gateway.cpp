@@ -18,7 +18,8 @@ gateway::gateway(const server_settings& s, node_services services, size_t lanes)
     : settings(s), node(std::move(services)), asker(*node.system), rates(s.rates),
       generations(std::make_shared<generation_desk>(s.limits)), tokens_(node.tokens),
       proxies_(s.trusted_proxies), cors_(s.cors_origins),
-      plain_ok_(s.allow_plain_http || is_loopback_host(s.host) || !s.tls_cert.empty()) {
+      plain_ok_(s.allow_plain_http || is_loopback_host(s.host) || !s.tls_cert.empty()),
+      access_log_(s.access_log) {
   if (!node.counters)
     node.counters = std::make_shared<node_counters>();
   for (size_t i = 0; i < lanes; ++i)
@@ -54,10 +55,11 @@ task<caf::error> gateway::authenticate(exchange& x, const route& to) {
   if (to.auth == auth_mode::none)
     co_return caf::error();
   const auth_finding found = tokens_.look(x);
-  if (found == auth_finding::known || found == auth_finding::anonymous)
+  if (found == auth_finding::known || (found == auth_finding::anonymous && to.auth == auth_mode::optional))
     co_return check_access(x, to.auth, to.needed, plain_ok_);
   count(node.counters->auth_failures);
-  // Guesses spend a budget of their own; the budget is asked before anything is computed for them.
+  // Guesses, and requests that bring no token where one is needed, spend a budget of their own; it is asked
+  // before anything is computed for them.
   if (rates.limited(limit_class::auth_failures)) {
     const auto verdict = co_await admit(x, limit_class::auth_failures, false);
     if (!verdict)
@@ -82,8 +84,12 @@ task<caf::error> gateway::authenticate(exchange& x, const route& to) {
 task<response> gateway::answer(exchange& x) {
   proxies_.find_client(x);
   cors_.apply(x);
+  if (x.malformed && !x.header_whole)
+    co_return error_response(errc::invalid_request, *x.malformed, x.request_id);
   const route_match match = find_route(x.in.method, x.in.path);
   if (!match.to) {
+    if (x.malformed)
+      co_return error_response(errc::invalid_request, *x.malformed, x.request_id);
     response out;
     if (x.in.method == verb::options && cors_.preflight(x, match.allow, out))
       co_return out;
@@ -103,6 +109,9 @@ task<response> gateway::answer(exchange& x) {
     if (!refused && !verdict->allowed)
       co_return error_response(over_limit(*verdict), x.request_id);
   }
+  // What is no valid request is answered with 400 (RFC 9112, 3.2), or with the news that a budget is spent.
+  if (x.malformed && (!refused || code_of(refused) != errc::rate_limited))
+    co_return error_response(errc::invalid_request, *x.malformed, x.request_id);
   if (refused)
     co_return error_response(refused, x.request_id);
   if (to.work && draining.load(std::memory_order_relaxed))
@@ -130,10 +139,18 @@ task<response> gateway::serve(exchange& x) {
   co_return out;
 }
 
-response gateway::refuse_malformed(exchange& x, const problem& what) {
-  count(node.counters->http_requests);
-  x.request_id = lanes_[x.link.home()->index()]->ids.next(x.in.header("X-Request-Id"));
-  return error_response(errc::invalid_request, what, x.request_id);
+response gateway::refuse_connection(exchange& x) {
+  x.request_id = lanes_[x.link.home()->index()]->ids.next({});
+  count(node.counters->http_errors);
+  return error_response(refuse(errc::overloaded, "Too many connections."), x.request_id);
+}
+
+bool gateway::logs_access() const noexcept {
+  return access_log_.load(std::memory_order_relaxed) && log::enabled(log::level::info);
+}
+
+void gateway::note_access(const exchange& x, const access_record& line) {
+  lanes_[x.link.home()->index()]->log.note(line, node.clock->steady_us() / 1'000'000);
 }
 
 } // namespace neuroshard::http

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "gateway/http/access_log.hpp"
 #include "gateway/http/blocking.hpp"
 #include "gateway/http/bridge.hpp"
 #include "gateway/http/exchange.hpp"
@@ -46,10 +47,16 @@ public:
   ~gateway();
 
   /// Takes one request through request id, CORS, routing, authentication, rate limits and its handler. Never
-  /// fails: whatever goes wrong is a response.
+  /// fails: whatever goes wrong is a response. A malformed one whose header is whole spends budgets like any
+  /// other; its connection is closed after it.
   task<response> serve(exchange& x);
-  /// The answer to bytes that are no request; its connection is closed after it.
-  response refuse_malformed(exchange& x, const problem& what);
+  /// The answer to a connection beyond the limit.
+  response refuse_connection(exchange& x);
+
+  /// Whether anybody reads of finished requests.
+  bool logs_access() const noexcept;
+  void set_access_log(bool on) noexcept { access_log_.store(on, std::memory_order_relaxed); }
+  void note_access(const exchange& x, const access_record& line);
 
   /// A body made by `render` once per snapshot and lane.
   response cached(const exchange& x, page which, std::string (*render)(const node_snapshot&));
@@ -72,6 +79,7 @@ private:
   struct per_lane {
     explicit per_lane(random_source& random) : ids(random) {}
     request_ids ids;
+    access_log log;
     struct entry {
       node_snapshot_ptr of;
       shared_text body;
@@ -87,6 +95,7 @@ private:
   trusted_proxies proxies_;
   cors_policy cors_;
   bool plain_ok_;
+  std::atomic<bool> access_log_;
   std::vector<std::unique_ptr<per_lane>> lanes_;
 };
 

@@ -1,5 +1,7 @@
 #include "gateway/http/response_head.hpp"
 
+#include <charconv>
+
 namespace neuroshard::http {
 
 namespace {
@@ -59,6 +61,16 @@ void append_stream_head(std::string& to, const exchange& x, const char* content_
   to += headers;
   if (chunked)
     to += "Transfer-Encoding: chunked\r\n";
+  to += "\r\n";
+}
+
+void append_chunk(std::string& to, std::string_view part) {
+  char size[24];
+  const auto [end, failed] = std::to_chars(size, size + sizeof size - 2, part.size(), 16);
+  static_cast<void>(failed); // 16 hex digits hold every size
+  to.append(size, static_cast<size_t>(end - size));
+  to += "\r\n";
+  to += part;
   to += "\r\n";
 }
 

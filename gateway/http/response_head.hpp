@@ -3,6 +3,7 @@
 #include "gateway/http/exchange.hpp"
 
 #include <string>
+#include <string_view>
 
 namespace neuroshard::http {
 
@@ -14,5 +15,7 @@ void append_head(std::string& to, const exchange& x, const response& r, const st
 /// Likewise for a stream: chunked, or until the end of the connection.
 void append_stream_head(std::string& to, const exchange& x, const char* content_type,
                         std::string_view headers, const std::string& date_line, bool chunked);
+/// Appends one chunk of a chunked body.
+void append_chunk(std::string& to, std::string_view part);
 
 } // namespace neuroshard::http

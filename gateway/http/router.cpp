@@ -9,11 +9,15 @@ namespace neuroshard::http {
 
 namespace {
 
+constexpr const char* assets_path = "/assets/*";
+
 const route table[] = {
     {verb::get, "/api/v1/status", auth_mode::optional, scope::read, limit_class::status, false, get_status},
     {verb::get, "/api/v1/metrics", auth_mode::optional, scope::read, limit_class::status, false, get_metrics},
     {verb::get, "/metrics", auth_mode::optional, scope::read, limit_class::status, false,
      get_prometheus_metrics},
+    {verb::get, "/", auth_mode::none, scope::read, limit_class::status, false, get_dashboard},
+    {verb::get, assets_path, auth_mode::none, scope::read, limit_class::status, false, get_asset},
     {verb::get, "/api/v1/health", auth_mode::none, scope::read, limit_class::health, false, get_health},
     {verb::get, "/api/v1/network", auth_mode::optional, scope::read, limit_class::status, false, get_network},
     {verb::post, "/api/v1/inference", auth_mode::required, scope::inference, limit_class::inference, true,
@@ -74,7 +78,7 @@ const path_index& routes_by_path() {
 
 route_match find_route(verb method, std::string_view path) {
   route_match match;
-  const auto at = routes_by_path().find(path);
+  const auto at = routes_by_path().find(path.starts_with("/assets/") ? assets_path : path);
   if (at == routes_by_path().end())
     return match;
   const verb wanted = method == verb::head ? verb::get : method;

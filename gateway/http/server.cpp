@@ -175,6 +175,9 @@ uint16_t server::port() const {
 void server::set_rates(const rate_limits& rates) {
   impl_->shared.rates.set(rates);
 }
+void server::set_access_log(bool on) {
+  impl_->shared.set_access_log(on);
+}
 void server::drain() {
   impl_->shared.draining.store(true, std::memory_order_relaxed);
 }

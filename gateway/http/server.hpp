@@ -45,6 +45,7 @@ struct server_settings {
   std::string tls_cert, tls_key; ///< files, both or neither
   rate_limits rates;             ///< to know which classes are unlimited; the rate limiter has the same
   int64_t inference_timeout_s = 120;
+  bool access_log = true; ///< a line for each finished request, at level INFO
   server_limits limits;
 };
 
@@ -69,6 +70,8 @@ public:
 
   /// Changed limits (SIGHUP); the caller tells the rate limiter the same.
   void set_rates(const rate_limits& rates);
+  /// Whether finished requests are logged (SIGHUP).
+  void set_access_log(bool on);
   /// From now on work (inference, wallet, configuration) is answered `draining`; reading the node's state
   /// still works, and the listener stays open so that clients are told.
   void drain();

@@ -1,4 +1,7 @@
-#include "gateway/http/session_impl.hpp"
+#include "gateway/http/session_answering.hpp"
+#include "gateway/http/session_life.hpp"
+#include "gateway/http/session_reading.hpp"
+#include "gateway/http/session_writing.hpp"
 
 #include <boost/asio/ssl/context.hpp>
 

@@ -62,6 +62,8 @@ void live_settings::tell(const node_config& before, const node_config& after) {
     if (to_.server != nullptr)
       to_.server->set_rates(limits_of(after));
   }
+  if (before.log.access != after.log.access && to_.server != nullptr)
+    to_.server->set_access_log(after.log.access);
   if (before.log_level != after.log_level && to_.log != nullptr)
     to_.log->set_level(after.log_level);
 }

@@ -197,9 +197,7 @@ std::optional<start_error> node::start() {
   config_json stored;
   if (auto held = read_config_json(paths.config_json()); held && *held)
     stored = **held;
-  const std::string scheme = c.api.tls_cert.empty() ? "http://" : "https://";
-  const bool any = c.http_host == "0.0.0.0" || c.http_host == "::";
-  stored.url = scheme + (any ? "127.0.0.1" : c.http_host) + ":" + std::to_string(c.port);
+  stored.url = api_url(c);
   stored.token = std::string(who_.token.canonical.view());
   if (auto written = write_config_json(paths.config_json(), stored); !written)
     return written.error();
@@ -343,6 +341,7 @@ std::optional<start_error> node::start_http() {
   how.tls_cert = c.api.tls_cert;
   how.tls_key = c.api.tls_key;
   how.rates = limits_of(c);
+  how.access_log = c.log.access;
   how.inference_timeout_s = c.inference.timeout_s;
   server_ = std::make_unique<http::server>(std::move(how), services());
   if (auto why = server_->start()) {
@@ -366,11 +365,7 @@ void node::announce() {
   banner.version = NEUROSHARD_VERSION;
   banner.node_id = who_.identity->node_id();
   banner.address = who_.identity->address();
-  banner.url = settings_->current()
-                   ? (c.api.tls_cert.empty() ? "http://" : "https://") +
-                         (c.http_host == "0.0.0.0" ? std::string("127.0.0.1") : c.http_host) + ":" +
-                         std::to_string(server_->port())
-                   : "";
+  banner.url = api_url(c);
   banner.data_dir = paths.root;
   banner.config_json = paths.config_json();
   banner.wallet_file = who_.wallet_file;

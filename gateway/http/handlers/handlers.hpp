@@ -19,6 +19,10 @@ response get_peers(gateway& g, exchange& x);
 response get_layers(gateway& g, exchange& x);
 response get_proofs(gateway& g, exchange& x);
 
+// pages.cpp
+response get_dashboard(gateway& g, exchange& x);
+response get_asset(gateway& g, exchange& x);
+
 // config.cpp
 response get_config(gateway& g, exchange& x);
 task<response> patch_config(gateway& g, exchange& x);

@@ -85,6 +85,18 @@ response end_of_stream() {
   return r;
 }
 
+/// Hands a request to the scheduler. One that is admitted only after the client was told of a timeout is
+/// taken back, at no cost.
+task<caf::expected<generation_admitted>> admit(gateway& g, exchange& x, generation_request&& what) {
+  std::function<void(generation_admitted&)> undo = [&g](generation_admitted& late) {
+    log::debug("http", "generation-unheard id={}", late.id);
+    g.asker.tell(g.node.scheduler.get(), cancel_generation{std::move(late.id), true});
+  };
+  const int64_t patience_ms = g.settings.inference_timeout_s * 1000;
+  return ask_or_undo<generation_admitted>(g.asker, x.link, g.node.scheduler.get(), patience_ms,
+                                          std::move(undo), std::move(what));
+}
+
 task<response> stream_generation(gateway& g, exchange& x, generation_request what) {
   const server_limits& limits = g.settings.limits;
   const bool logprobs = what.logprobs;
@@ -94,8 +106,7 @@ task<response> stream_generation(gateway& g, exchange& x, generation_request wha
     feed->gone = true;
     feed->wait.wake();
   });
-  const auto admitted = co_await ask<generation_admitted>(
-      g.asker, x.link.home(), g.node.scheduler.get(), g.settings.inference_timeout_s * 1000, std::move(what));
+  const auto admitted = co_await admit(g, x, std::move(what));
   if (!admitted)
     co_return error_response(admitted.error(), x.request_id);
   const int64_t head_due = now_ms() + limits.stream_header_ms;
@@ -234,9 +245,7 @@ task<response> whole_generation(gateway& g, exchange& x, generation_request what
   const generation_desk::client me = *joined;
   if (mine) {
     what.sink = run;
-    const auto admitted =
-        co_await ask<generation_admitted>(g.asker, x.link.home(), g.node.scheduler.get(),
-                                          g.settings.inference_timeout_s * 1000, std::move(what));
+    const auto admitted = co_await admit(g, x, std::move(what));
     if (!admitted)
       g.generations->refused(run, admitted.error());
     else if (g.generations->admitted(run, admitted->id))

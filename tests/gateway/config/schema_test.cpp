@@ -91,12 +91,12 @@ TEST_CASE("the defaults are those of the specification") {
   CHECK(pico.data.vocab_size == 4096);
 }
 
-TEST_CASE("the number of keys is that of the specification's tables") {
+TEST_CASE("the number of keys is that of the specification's tables, and log.access") {
   size_t economics = 0;
   for (const key_spec& row : schema())
     economics += row.key.starts_with("economics.") ? 1 : 0;
   CHECK(economics == 44);
-  CHECK(schema().size() == 123);
+  CHECK(schema().size() == 123 + 1);
 }
 
 TEST_CASE("what is allowed is said in words") {
@@ -208,6 +208,21 @@ TEST_CASE("ports follow the HTTP port") {
     CHECK(is_loopback_host(host));
   for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "example.org", "128.0.0.1"})
     CHECK_FALSE(is_loopback_host(host));
+}
+
+TEST_CASE("the URL of the API is one that a program on this machine can use") {
+  node_config c = default_config();
+  CHECK(api_url(c) == "http://127.0.0.1:8000");
+  for (const auto& [host, url] :
+       {std::pair{"0.0.0.0", "http://127.0.0.1:8000"}, std::pair{"::", "http://[::1]:8000"},
+        std::pair{"::1", "http://[::1]:8000"}, std::pair{"2001:db8::5", "http://[2001:db8::5]:8000"},
+        std::pair{"192.0.2.7", "http://192.0.2.7:8000"}}) {
+    c.http_host = host;
+    CHECK(api_url(c) == url);
+  }
+  c.api.tls_cert = "/c.pem";
+  c.port = 8443;
+  CHECK(api_url(c) == "https://192.0.2.7:8443");
 }
 
 TEST_CASE("the machine is asked for a directory that does not exist yet") {

@@ -199,6 +199,22 @@ TEST_CASE_FIXTURE(node_fixture, "failed authentication spends its own budget, an
   CHECK(c.request("GET", "/api/v1/health").status == 200);
 }
 
+TEST_CASE_FIXTURE(node_fixture,
+                  "a token that is missing where one is needed is a failed authentication too") {
+  settings.rates = {100, 60, 10, 600, 2};
+  start();
+  client c = connect();
+  CHECK(code_of_reply(c.request("GET", "/api/v1/peers")) == "401 UNAUTHORIZED");
+  CHECK(code_of_reply(c.request("POST", "/api/v1/inference", {}, "{}")) == "401 UNAUTHORIZED");
+  CHECK(code_of_reply(c.request("GET", "/api/v1/peers")) == "429 RATE_LIMITED");
+  CHECK(code_of_reply(c.request("GET", "/api/v1/peers", bearer("wrong-token"))) == "429 RATE_LIMITED");
+  CHECK(c.request("GET", "/api/v1/status").status == 200); // needs none
+  CHECK(c.request("GET", "/api/v1/peers", bearer()).status == 200);
+  CHECK(code_of_reply(c.request("GET", "/api/v1/config", bearer(inference_token))) == "403 FORBIDDEN");
+  limiter_clock->advance_s(61);
+  CHECK(code_of_reply(c.request("GET", "/api/v1/peers")) == "401 UNAUTHORIZED");
+}
+
 TEST_CASE_FIXTURE(node_fixture, "the client's address is taken from trusted proxies only") {
   settings.rates = {1, 0, 0, 0, 0};
   SUBCASE("trusted") {

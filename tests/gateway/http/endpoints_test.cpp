@@ -1,4 +1,7 @@
+#include "kernels/core/sha256.hpp"
 #include "tests/gateway/http/node_fixture.hpp"
+
+#include <openssl/evp.h>
 
 #include <set>
 
@@ -304,7 +307,7 @@ TEST_CASE_FIXTURE(node_fixture, "GET and PATCH /config show and change what they
 TEST_CASE_FIXTURE(node_fixture, "unknown paths and wrong methods are 404, the second with Allow") {
   start();
   client c = connect();
-  for (const char* path : {"/", "/assets/x", "/api/v1", "/api/v1/status/", "/api/v2/status",
+  for (const char* path : {"/assets/x", "/api/v1", "/api/v1/status/", "/api/v2/status",
                            "/v1/chat/completions", "/%2e%2e/etc/passwd"}) {
     const reply r = c.request("GET", path, bearer());
     check_error(r, 404, "NOT_FOUND");
@@ -373,4 +376,34 @@ TEST_CASE_FIXTURE(node_fixture, "CORS answers listed origins only") {
   // Errors are readable for the page too.
   CHECK(c.request("GET", "/api/v1/peers", "Origin: https://app.example\r\n")
             .has("access-control-allow-origin"));
+}
+
+TEST_CASE_FIXTURE(node_fixture, "the root is a page that brings everything with it and looks at no token") {
+  settings.rates.status = 3;
+  start();
+  const reply r = get("/", bearer("wrong-token"));
+  CHECK(r.status == 200);
+  CHECK(r.header("content-type") == "text/html; charset=utf-8");
+  CHECK(r.header("x-ratelimit-remaining") == "2");
+  const std::string policy = r.header("content-security-policy");
+  CHECK(policy.rfind("default-src 'none'; script-src 'sha256-", 0) == 0);
+  CHECK(policy.find("unsafe") == std::string::npos);
+  CHECK(r.body.rfind("<!DOCTYPE html>", 0) == 0);
+  CHECK(r.body.find("</html>") != std::string::npos);
+  // Nothing from elsewhere, nothing that a policy of hashes does not allow, nothing kept.
+  for (const char* never :
+       {"http://", "https://", "src=", "href=", "style=", "onclick=", "localStorage", "document.cookie"})
+    CHECK(r.body.find(never) == std::string::npos);
+  const std::string script =
+      r.body.substr(r.body.find("<script>") + 8, r.body.find("</script>") - r.body.find("<script>") - 8);
+  unsigned char hash[45];
+  const kernels::digest digest = kernels::sha256::of(std::string_view(script));
+  EVP_EncodeBlock(hash, digest.data(), static_cast<int>(digest.size()));
+  CHECK(policy.find("script-src 'sha256-" + std::string(reinterpret_cast<char*>(hash)) + "'") !=
+        std::string::npos);
+  const reply asset = get("/assets/app.js", {});
+  check_error(asset, 404, "NOT_FOUND");
+  CHECK(asset.header("x-ratelimit-remaining") == "1");
+  CHECK(text_at(asset.json(), "error.details.identifier") == "/assets/app.js");
+  check_error(post("/", "{}"), 404, "NOT_FOUND");
 }

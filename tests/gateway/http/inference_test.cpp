@@ -3,6 +3,7 @@
 #include <caf/send.hpp>
 
 #include <atomic>
+#include <future>
 #include <thread>
 
 using namespace neuroshard;
@@ -538,4 +539,42 @@ TEST_CASE_FIXTURE(node_fixture, "only successes are stored under a key") {
   CHECK(post("/api/v1/inference", simple, keyed).status == 500);
   fail = false;
   CHECK(post("/api/v1/inference", simple, keyed).status == 200);
+}
+
+// -- admission
+
+TEST_CASE_FIXTURE(node_fixture, "a number that no double holds is refused by its name") {
+  start();
+  const reply r = post("/api/v1/inference", R"({"prompt":"x","temperature":1e400})");
+  CHECK(r.status == 400);
+  CHECK(text_at(r.json(), "error.details.field") == "temperature");
+}
+
+TEST_CASE_FIXTURE(node_fixture,
+                  "a generation that is admitted after its client was told of a timeout is taken back") {
+  std::promise<void> gate;
+  scheduler->admit =
+      [open = gate.get_future().share()](const generation_request&,
+                                         const std::string& id) -> caf::expected<generation_admitted> {
+    open.wait();
+    return generation_admitted{id, 5};
+  };
+  settings.inference_timeout_s = 0;
+  start();
+  for (const std::string& body : {simple, streamed}) {
+    const reply r = post("/api/v1/inference", body);
+    CHECK(r.status == 500);
+    CHECK(text_at(r.json(), "error.details.reason") == "timeout");
+  }
+  CHECK(scheduler->cancelled_count() == 0);
+  gate.set_value();
+  for (const size_t n : {0, 1}) {
+    CHECK(scheduler->wait_cancelled(scheduler->id_of(n)));
+    CHECK(scheduler->was_unheard(scheduler->id_of(n)));
+    // What it made until then goes nowhere.
+    const generation_request r = scheduler->wait_for(n);
+    r.sink->token("late", 0, std::nullopt);
+    r.sink->done(finished(scheduler->id_of(n), "late"));
+  }
+  CHECK(scheduler->cancelled_count() == 2);
 }

@@ -31,7 +31,7 @@ inference_scheduler_actor::behavior_type scripted_scheduler(inference_scheduler_
           return answer.error();
         return *answer;
       },
-      [script](const cancel_generation& c) { script->on_cancel(c.id); },
+      [script](const cancel_generation& c) { script->on_cancel(c); },
       [](tick_atom) {},
       [](pump_atom) {},
       [](drain_atom) {},
@@ -200,9 +200,11 @@ caf::expected<generation_admitted> scheduler_script::on_request(const generation
   return answer;
 }
 
-void scheduler_script::on_cancel(const std::string& id) {
+void scheduler_script::on_cancel(const cancel_generation& c) {
   const std::lock_guard hold(guard_);
-  cancelled_.push_back(id);
+  cancelled_.push_back(c.id);
+  if (c.unheard)
+    unheard_.push_back(c.id);
   changed_.notify_all();
 }
 
@@ -224,6 +226,11 @@ size_t scheduler_script::count() {
 size_t scheduler_script::cancelled_count() {
   const std::lock_guard hold(guard_);
   return cancelled_.size();
+}
+
+bool scheduler_script::was_unheard(const std::string& id) {
+  const std::lock_guard hold(guard_);
+  return std::find(unheard_.begin(), unheard_.end(), id) != unheard_.end();
 }
 
 bool scheduler_script::wait_cancelled(const std::string& id, int patience_ms) {
@@ -254,6 +261,7 @@ node_fixture::node_fixture() {
   settings.port = 0;
   settings.threads = 2;
   settings.rates = {0, 0, 0, 0, 0};
+  settings.access_log = false;
   *config = default_config();
   services.system = system.get();
   services.board = std::make_shared<snapshot_board>(first_snapshot());

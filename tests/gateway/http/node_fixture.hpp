@@ -39,15 +39,17 @@ public:
   size_t count();
   bool wait_cancelled(const std::string& id, int patience_ms = 5000);
   size_t cancelled_count();
+  /// Whether its cancellation said that its caller never knew of it.
+  bool was_unheard(const std::string& id);
 
   caf::expected<generation_admitted> on_request(const generation_request& r);
-  void on_cancel(const std::string& id);
+  void on_cancel(const cancel_generation& c);
 
 private:
   std::mutex guard_;
   std::condition_variable changed_;
   std::vector<generation_request> requests_;
-  std::vector<std::string> cancelled_;
+  std::vector<std::string> cancelled_, unheard_;
 };
 
 /// A finished result with the numbers of the specification's example.

@@ -73,6 +73,11 @@ TEST_CASE_FIXTURE(node_fixture,
            std::string("GET / HTTP/1.1\r\n: x\r\n\r\n"),
            std::string("GET / HTTP/1.1\r\nHost\r\n\r\n"),
            std::string("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", 26),
+           std::string("GET /api/v1/status HTTP/1.1\r\n\r\n"), // without Host
+           "GET /api/v1/status HTTP/1.1\r\n" + host + host + "\r\n",
+           "GET /api/v1/status HTTP/1.0\r\n" + host + "Host: y\r\n\r\n",
+           std::string("GET /api/v1/status HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+           std::string("GET /api/v1/status HTTP/1.1\r\nHost: a/b\r\n\r\n"),
            std::string("GET / HTTP/1.1\nHost: x\n\n"),
            "POST / HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
            "POST / HTTP/1.1\r\n" + host + "Content-Length: x\r\n\r\n",
@@ -113,12 +118,12 @@ TEST_CASE_FIXTURE(node_fixture, "headers above 16 KiB and bodies above 1 MiB are
     CHECK(c.closed_by_server());
   }
   std::string chunked =
-      "POST /api/v1/inference HTTP/1.1\r\n" + bearer() + "Transfer-Encoding: chunked\r\n\r\n";
+      "POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + bearer() + "Transfer-Encoding: chunked\r\n\r\n";
   for (int i = 0; i < 20; ++i)
     chunked += "10000\r\n" + std::string(65536, 'x') + "\r\n";
   for (const std::string& bad :
-       {"POST /api/v1/inference HTTP/1.1\r\n" + bearer() + "Content-Length: 1048577\r\n\r\n",
-        "POST /api/v1/inference HTTP/1.1\r\n" + bearer() + "Content-Length: 2000000\r\n\r\n" +
+       {"POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + bearer() + "Content-Length: 1048577\r\n\r\n",
+        "POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + bearer() + "Content-Length: 2000000\r\n\r\n" +
             std::string(2'000'000, 'x'),
         chunked}) {
     client c = connect();
@@ -133,12 +138,67 @@ TEST_CASE_FIXTURE(node_fixture, "headers above 16 KiB and bodies above 1 MiB are
   CHECK(text_at(r.json(), "error.details.field") == "prompt"); // read whole, and then found too long
 }
 
+TEST_CASE_FIXTURE(node_fixture, "Host may be empty, and absent in HTTP/1.0") {
+  start();
+  for (const char* good :
+       {"GET /api/v1/status HTTP/1.1\r\nHost:\r\n\r\n", "GET /api/v1/status HTTP/1.0\r\n\r\n",
+        "GET /api/v1/status HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n"}) {
+    client c = connect();
+    c.send(good);
+    CHECK(c.receive().status == 200);
+  }
+}
+
+TEST_CASE_FIXTURE(node_fixture,
+                  "a bad request whose header is whole spends its budget and carries the usual headers") {
+  settings.rates = {2, 2, 0, 0, 1};
+  settings.cors_origins = {"https://here.example"};
+  settings.limits.body_ms = 100;
+  start();
+  const auto answer = [&](const std::string& bytes, bool end = false) {
+    client c = connect();
+    c.send(bytes);
+    if (end)
+      c.shutdown_send();
+    const reply r = c.receive();
+    CHECK(r.header("connection") == "close");
+    CHECK(c.closed_by_server());
+    return r;
+  };
+  const std::string own = "Origin: https://here.example\r\nX-Request-Id: mine\r\n" + bearer();
+  const std::string post = "POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + own;
+  const auto check = [&](const reply& r, const char* reason, const char* left) {
+    CHECK(r.status == 400);
+    CHECK(text_at(r.json(), "error.details.reason") == reason);
+    CHECK(r.header("x-request-id") == "mine");
+    CHECK(r.header("access-control-allow-origin") == "https://here.example");
+    CHECK(r.header("x-ratelimit-limit") == "2");
+    CHECK(r.header("x-ratelimit-remaining") == left);
+  };
+  check(answer(post + "Content-Length: 10\r\n\r\nabc", true), "truncated", "1");
+  check(answer(post + "Content-Length: 10\r\n\r\nabc"), "timeout", "0");
+  reply r = answer(post + "Content-Length: 10\r\n\r\nabc", true);
+  CHECK(r.status == 429);
+  CHECK_FALSE(r.header("retry-after").empty());
+  check(answer("GET /api/v1/status HTTP/1.1\r\n" + own + "\r\n"), "malformed_http", "1");
+  // A wrong token is one here too.
+  const std::string wrong = "GET /api/v1/status HTTP/1.1\r\n" + bearer("wrong-token") + "\r\n";
+  CHECK(answer(wrong).status == 400);
+  CHECK(answer(wrong).status == 429);
+  // Half a header belongs to no class.
+  r = answer("GET /api/v1/status HTTP/1.1\r\n" + own + "A b: c\r\n\r\n");
+  CHECK(r.status == 400);
+  CHECK(r.header("x-request-id") == "mine");
+  CHECK(r.header("access-control-allow-origin") == "https://here.example");
+  CHECK_FALSE(r.has("x-ratelimit-limit"));
+}
+
 TEST_CASE_FIXTURE(node_fixture,
                   "requests arrive in any pieces, chunked or not, with empty lines between them") {
   start();
   client c = connect();
   const std::string body = R"({"amount": 5})";
-  const std::string one = "\r\nPOST /api/v1/wallet/unstake HTTP/1.1\r\n" + bearer() +
+  const std::string one = "\r\nPOST /api/v1/wallet/unstake HTTP/1.1\r\nHost: x\r\n" + bearer() +
                           "Transfer-Encoding: chunked\r\n\r\n4;ext=1\r\n" + body.substr(0, 4) + "\r\n9\r\n" +
                           body.substr(4) + "\r\n0\r\nTrailer: x\r\n\r\n";
   for (const char byte : one)
@@ -146,7 +206,7 @@ TEST_CASE_FIXTURE(node_fixture,
   reply r = c.receive();
   CHECK(r.status == 200);
   CHECK(text_at(r.json(), "unstake.amount") == "5.0");
-  c.send("POST /api/v1/wallet/unstake HTTP/1.1\r\n" + bearer() +
+  c.send("POST /api/v1/wallet/unstake HTTP/1.1\r\nHost: x\r\n" + bearer() +
          "Expect: 100-continue\r\nContent-Length: 13\r\n\r\n");
   CHECK(c.receive().status == 100);
   c.send(body);
@@ -162,9 +222,9 @@ TEST_CASE_FIXTURE(node_fixture, "pipelined requests are answered in order, waiti
   std::string all;
   for (int i = 0; i < 50; ++i) {
     const std::string body = "{\"prompt\":\"p" + std::to_string(i) + "\"}";
-    all += "POST /api/v1/inference HTTP/1.1\r\n" + bearer() +
+    all += "POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + bearer() +
            "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body +
-           "GET /api/v1/status HTTP/1.1\r\nX-Request-Id: q" + std::to_string(i) + "\r\n\r\n";
+           "GET /api/v1/status HTTP/1.1\r\nHost: x\r\nX-Request-Id: q" + std::to_string(i) + "\r\n\r\n";
   }
   std::thread writer([&] { c.send(all); });
   for (int i = 0; i < 50; ++i) {
@@ -221,7 +281,7 @@ TEST_CASE_FIXTURE(node_fixture, "a client that ends its side early still gets it
   half.shutdown_send();
   check_refused(half, "truncated");
   client body = connect();
-  body.send("POST /api/v1/inference HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc");
+  body.send("POST /api/v1/inference HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
   body.shutdown_send();
   check_refused(body, "truncated");
 }
@@ -233,7 +293,8 @@ TEST_CASE_FIXTURE(node_fixture, "slow headers, slow bodies and silent connection
   start();
   client header = connect(), body = connect(), silent = connect(), idle = connect(), drip = connect();
   header.send("GET /api/v1/status HTTP/1.1\r\nHost: x\r\n");
-  body.send("POST /api/v1/wallet/unstake HTTP/1.1\r\n" + bearer() + "Content-Length: 100\r\n\r\n{");
+  body.send("POST /api/v1/wallet/unstake HTTP/1.1\r\nHost: x\r\n" + bearer() +
+            "Content-Length: 100\r\n\r\n{");
   CHECK(idle.request("GET", "/api/v1/status").status == 200);
   std::thread slow([&] {
     for (int i = 0; i < 40; ++i) {
@@ -262,6 +323,7 @@ TEST_CASE_FIXTURE(node_fixture, "connections beyond the limit are told so") {
   CHECK(r.status == 500);
   CHECK(text_at(r.json(), "error.details.reason") == "overloaded");
   CHECK(r.header("retry-after") == "1");
+  CHECK(r.header("x-request-id").size() == 32);
   open.clear();
   for (int i = 0; i < 100 && services.counters->http_connections.load() > 1; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -289,7 +351,7 @@ TEST_CASE_FIXTURE(node_fixture,
   start();
   client running = connect();
   const std::string body = R"({"prompt":"x"})";
-  running.send("POST /api/v1/inference HTTP/1.1\r\n" + bearer() +
+  running.send("POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + bearer() +
                "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
   const generation_request r = scheduler->wait_for(0);
   server->drain();
@@ -310,7 +372,7 @@ TEST_CASE_FIXTURE(node_fixture,
 TEST_CASE_FIXTURE(node_fixture, "a server that has no more time cuts off what is in flight") {
   start();
   client running = connect();
-  running.send("POST /api/v1/inference HTTP/1.1\r\n" + bearer() +
+  running.send("POST /api/v1/inference HTTP/1.1\r\nHost: x\r\n" + bearer() +
                "Content-Length: 14\r\n\r\n{\"prompt\":\"x\"}");
   const generation_request r = scheduler->wait_for(0);
   CHECK_FALSE(server->stop(50));

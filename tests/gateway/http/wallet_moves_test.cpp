@@ -11,8 +11,8 @@ const std::string to = "0x" + std::string(40, 'B');
 
 std::string post_bytes(const std::string& path, const std::string& body,
                        const std::string& headers = bearer()) {
-  return "POST " + path + " HTTP/1.1\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
-         "\r\n\r\n" + body;
+  return "POST " + path + " HTTP/1.1\r\nHost: x\r\n" + headers +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 } // namespace

@@ -127,7 +127,7 @@ TEST_CASE_FIXTURE(book_server, "a transfer whose answer was lost is not made twi
   std::string first;
   {
     client c = node.connect();
-    c.send_last("POST " + path + " HTTP/1.1\r\n" + bearer() +
+    c.send_last("POST " + path + " HTTP/1.1\r\nHost: x\r\n" + bearer() +
                 "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
     first = c.receive().body;
     CHECK(first.find("transaction_id") != std::string::npos);
