@@ -113,6 +113,7 @@ struct request_parser::impl {
     parser->body_limit(limits.body_bytes);
     header_bytes = 0;
     continue_asked = false;
+    body_refused = false;
   }
   state fail(const boost::system::error_code& why) {
     using beast::http::error;
@@ -124,6 +125,7 @@ struct request_parser::impl {
       failure.reason = "header_too_large";
       failure.details = {{"limit", static_cast<int64_t>(limits.header_bytes)}};
     } else if (large_body) {
+      body_refused = true;
       failure.message = fmt::format("The body is larger than {} bytes.", limits.body_bytes);
       failure.reason = "body_too_large";
       failure.details = {{"limit", static_cast<int64_t>(limits.body_bytes)}};
@@ -147,6 +149,7 @@ struct request_parser::impl {
   std::optional<collector> parser;
   size_t header_bytes = 0;
   bool continue_asked = false;
+  bool body_refused = false; ///< Beast does that before it calls the header done
   problem failure;
 };
 
@@ -164,6 +167,9 @@ bool request_parser::started() const noexcept {
 }
 bool request_parser::in_body() const noexcept {
   return impl_->parser->is_header_done();
+}
+bool request_parser::header_whole() const noexcept {
+  return in_body() || impl_->body_refused;
 }
 const problem& request_parser::failure() const noexcept {
   return impl_->failure;

@@ -28,6 +28,8 @@ public:
 
   bool started() const noexcept; ///< a byte of this request has come
   bool in_body() const noexcept; ///< its header is complete
+  /// Likewise, also where the announced size of the body alone was refused.
+  bool header_whole() const noexcept;
   /// The client waits for "100 Continue" before it sends the body. Says so once.
   bool wants_continue() noexcept;
   /// Why it failed.

@@ -17,7 +17,7 @@ void session<Stream>::handle() {
   exchange_.emplace(*this, request_);
   if (malformed_) {
     exchange_->malformed = &*malformed_;
-    exchange_->header_whole = parser_.in_body();
+    exchange_->header_whole = parser_.header_whole();
   }
   running_ = lane_->shared.serve(*exchange_);
   if (running_.start(&session::ended, this))
@@ -80,7 +80,9 @@ void session<Stream>::write_response(response r) {
     }
   }
   if (r.on_delivery) {
-    if (gone_)
+    // An end of stream that came before the response tells nothing of its delivery, also where it has not
+    // been read yet.
+    if (peer_gone())
       r.on_delivery(false);
     else
       deliveries_.add(std::move(r.on_delivery));
@@ -92,7 +94,7 @@ void session<Stream>::refuse_bytes(problem what) {
   closing_ = true;
   malformed_ = std::move(what);
   // Half a header says nothing for certain, not even that no body is wanted.
-  if (!parser_.in_body())
+  if (!parser_.header_whole())
     request_.method = verb::other;
   in_.clear();
   handle();

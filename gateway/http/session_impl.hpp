@@ -102,6 +102,9 @@ private:
   /// Nothing waits for the socket any more.
   void all_written();
   void settle_written(int64_t until_ms);
+  /// What the socket has for the next read, without reading it.
+  enum class seen : uint8_t { nothing, bytes, end };
+  seen look();
 
   std::shared_ptr<io_lane> lane_;
   lane_ptr home_;

@@ -100,17 +100,28 @@ template <class Stream>
 bool session<Stream>::peer_gone() {
   if (gone_ || closed_)
     return true;
+  return look() == seen::end || gone_;
+}
+
+template <class Stream>
+typename session<Stream>::seen session<Stream>::look() {
   char byte;
   const ssize_t got = ::recv(socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+  if (got >= 0)
+    return got == 0 ? seen::end : seen::bytes;
+  if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+    return seen::nothing;
+  // The socket tells of its error once: the next read finds an end in order, which this is not.
+  gone_ = true;
+  deliveries_.fail();
+  return seen::nothing;
 }
 
 template <class Stream>
 void session<Stream>::settle_by_look() {
   if (closed_ || gone_ || deliveries_.empty())
     return;
-  char byte;
-  if (::recv(socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+  if (look() != seen::nothing)
     settle_written(INT64_MAX);
 }
 

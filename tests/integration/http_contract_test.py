@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import time
+import urllib.request
 
 import support
 from contract import IDLE, Contract, Text, exact
@@ -30,6 +31,48 @@ class Envelope(Contract):
             self.assertIsInstance(json.loads(body)["error"]["details"], dict)
             if bytes_sent.startswith(post):  # its id had been read before the end
                 self.assertIn(b"X-Request-Id: mine-1\r\n", head + b"\r\n")
+
+    def test_the_access_log_has_every_request_and_no_secret(self):
+        node = self.node(corpus=False, settings=IDLE).start()
+        node.get("/api/v1/config?key=" + node.token, headers={"X-Request-Id": "logged-1"})
+        node.post("/api/v1/inference", {"prompt": "words of a prompt", "max_tokens": 0}, headers={"X-Request-Id": "logged-2"})
+        support.wait_for(lambda: "id=logged-2 " in node.log(), 5, "the log to be written", node)
+        log = node.log()
+        self.assertRegex(log, r"info access: request id=logged-1 peer=127\.0\.0\.1 method=GET path=/api/v1/config status=200 "
+                              r"bytes=\d+ ms=\d+\.\d{3}\n")
+        self.assertRegex(log, r" id=logged-2 .* method=POST path=/api/v1/inference status=400 ")
+        self.assertNotIn(node.token, log)
+        self.assertNotIn("words of a prompt", log)
+
+    def test_the_access_log_can_be_turned_off(self):
+        node = self.node(corpus=False, settings={**IDLE, "log.access": False}).start()
+        node.get("/api/v1/status")
+        node.terminate()
+        self.assertNotIn("access: ", node.log())
+
+    def test_an_ipv6_address_makes_a_url_that_works(self):
+        node = self.node(corpus=False, settings={**IDLE, "http_host": "::1"}).start(ready=False)
+        config = node.data_dir + "/config.json"
+        def url():
+            with open(config, encoding="utf-8") as f:
+                return json.load(f)["url"]
+        def answers():
+            try:
+                with urllib.request.urlopen(url() + "/api/v1/health", timeout=5) as answer:
+                    return answer.status == 200
+            except (OSError, ValueError):
+                return False
+        support.wait_for(answers, 20, "the node to listen", node)
+        self.assertEqual(url(), f"http://[::1]:{node.port}")
+        support.wait_for(lambda: f"url={url()} " in node.log() and url() + "/api/v1" in node.text(), 5, "the URL to be told", node)
+
+    def test_the_root_is_a_page_of_its_own(self):
+        node = self.node(corpus=False, settings=IDLE).start()
+        answer = node.get("/", token=False)
+        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
+        self.assertTrue(answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'sha256-"))
+        self.assertNotIn(node.token, answer.body.decode())
+        self.assertEqual(node.get("/assets/x.js", token=False).code, "NOT_FOUND")
 
     def test_unknown_paths_and_methods_are_not_found(self):
         node = self.node(corpus=False, settings=IDLE).start()
@@ -86,6 +129,16 @@ class Limits(Contract):
         self.assertEqual({r.headers["X-RateLimit-Limit"] for r in health}, {"3"})
         # Nothing is limited where the limit is 0, and nothing said.
         self.assertIsNone(node.post("/api/v1/inference", {}).headers["X-RateLimit-Limit"])
+
+
+    def test_the_client_behind_a_proxy_is_believed_from_trusted_proxies_alone(self):
+        for trusted, wanted in ((["127.0.0.1"], [200, 429, 200]), ([], [200, 429, 429])):
+            node = self.node(f"trusts{len(trusted)}", corpus=False,
+                             settings={**IDLE, "api.rate_limits.status": 1, "api.trusted_proxies": trusted}).start()
+            got = [node.get("/api/v1/status", token=False, headers={"X-Forwarded-For": "203.0.113." + last}).status
+                   for last in ("1", "1", "2")]
+            self.assertEqual(got, wanted)
+            node.kill()
 
 
 class Access(Contract):

@@ -157,6 +157,23 @@ TEST_CASE_FIXTURE(scheduler_fixture,
   CHECK(sessions.empty());
 }
 
+TEST_CASE_FIXTURE(scheduler_fixture, "a generation whose caller never knew of it costs nothing") {
+  options.charge_self = true;
+  auto actor = make();
+  auto sink = std::make_shared<recording_sink>();
+  auto admitted = ask_later<generation_admitted>(*this, actor, request(sink, "hello", 200));
+  while (sink->pieces.size() < 3)
+    REQUIRE(sched.try_run_once());
+  caf::anon_send(actor, cancel_generation{admitted.receive()->id, true});
+  sched.run();
+  REQUIRE(sink->result);
+  CHECK(sink->pieces.size() <= 4);
+  CHECK(sink->result->cost == neuro_amount{});
+  CHECK(money->settled.empty());
+  CHECK(money->refunded.size() == 1);
+  CHECK(sessions.empty());
+}
+
 TEST_CASE_FIXTURE(scheduler_fixture,
                   "a failure before the first token is refunded, one after it is settled") {
   options.charge_self = true;

@@ -176,11 +176,13 @@ TEST_CASE_FIXTURE(node_fixture,
     CHECK(r.header("x-ratelimit-remaining") == left);
   };
   check(answer(post + "Content-Length: 10\r\n\r\nabc", true), "truncated", "1");
-  check(answer(post + "Content-Length: 10\r\n\r\nabc"), "timeout", "0");
+  check(answer(post + "Content-Length: 1048577\r\n\r\n"), "body_too_large", "0");
   reply r = answer(post + "Content-Length: 10\r\n\r\nabc", true);
   CHECK(r.status == 429);
   CHECK_FALSE(r.header("retry-after").empty());
   check(answer("GET /api/v1/status HTTP/1.1\r\n" + own + "\r\n"), "malformed_http", "1");
+  check(answer("GET /api/v1/status HTTP/1.1\r\nHost: x\r\n" + own + "Content-Length: 10\r\n\r\nabc"),
+        "timeout", "0");
   // A wrong token is one here too.
   const std::string wrong = "GET /api/v1/status HTTP/1.1\r\n" + bearer("wrong-token") + "\r\n";
   CHECK(answer(wrong).status == 400);
