@@ -83,8 +83,12 @@ class Inference(NodeTest):
 
     def test_stop_strings_end_the_text_before_them(self):
         node = self.trained()
-        how = {"prompt": "in the ", "max_tokens": 40, "temperature": 0}
-        whole = self.ask(node, **how)["text"]
+        # What so small a model says depends on the step it stopped at; some of these texts are long enough.
+        for seed in range(50):
+            how = {"prompt": "in the ", "max_tokens": 40, "temperature": 1, "seed": seed}
+            whole = self.ask(node, **how)["text"]
+            if len(whole) > 8:
+                break
         self.assertGreater(len(whole), 8)
         stop = whole[4:7]
         expected = whole[:whole.index(stop)]
