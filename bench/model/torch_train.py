@@ -4,6 +4,7 @@
 usage: torch_train.py [SHAPE ...]    shapes S and M; f32; 4 x 256 tokens; tied head; AdamW; medians of 3 steps after a warm-up
 """
 import math
+import os
 import statistics
 import sys
 import time
@@ -14,6 +15,7 @@ try:
 except ImportError:
     sys.exit("torch_train.py: PyTorch is not installed (apt-get install python3-torch); nothing to compare with")
 
+torch.set_num_threads(os.cpu_count())  # Debian's build starts with one
 SHAPES = {"S": (6, 256, 8, 4, 688), "M": (12, 768, 12, 4, 2048)}
 VOCAB, B, T = 32000, 4, 256
 
