@@ -1,12 +1,19 @@
 #!/usr/bin/env python3
-"""Turns what Debian ships into plain text for training; called by make_corpus.
+"""Turns what Debian ships into one plain text for training; called by make_corpus.
 
-corpus_text.py kjv VERSES DIRECTORY     the output of `bible -f` -> kjv.txt
-corpus_text.py austen RDB DIRECTORY     Rdata.rdb of r-cran-janeaustenr -> austen-<n>.txt
+corpus_text.py [--kjv VERSES] [--austen RDB] OUTPUT
+    VERSES  the output of `bible -f`
+    RDB     Rdata.rdb of r-cran-janeaustenr
 
-One section per chapter, sections separated by a blank line. Python's standard library only.
+Each chapter of every source is a document; documents are separated by a blank line. They stand in the order of the SHA-256
+of their UTF-8 bytes: training cuts the corpus into contiguous shards and holds its last part out, so in the printed order
+each shard would be one style and the held-out part another than was learned from. The order by digest is as good as random
+(every shard, and the held-out part, is a fair sample of all books) and needs no seed: the same sources give the same bytes
+everywhere. Python's standard library only.
 """
 
+import argparse
+import hashlib
 import os
 import re
 import struct
@@ -27,18 +34,17 @@ class BadInput(Exception):
     """What was read is not what Debian ships; the text says where."""
 
 
-def write(path, sections):
-    """Writes the sections so that they are on the disk when the file gets its final name."""
-    if not sections:
-        raise BadInput("no text in it")
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\n\n".join(sections) + "\n")
+def write(path, documents):
+    """Writes the documents in the order of their digests, so that they are on the disk on return."""
+    texts = sorted((document.encode("utf-8") for document in documents), key=lambda text: hashlib.sha256(text).digest())
+    with open(path, "wb") as file:
+        file.write(b"\n\n".join(texts) + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def kjv_chapters(lines):
-    """One section per chapter, its verses joined by blanks."""
+    """One document per chapter, its verses joined by blanks."""
     chapters, current, verses = [], None, []
     for number, line in enumerate(lines, 1):
         line = line.strip()
@@ -131,7 +137,7 @@ def paragraphs(lines):
 
 
 def novel_chapters(lines):
-    """One section per chapter: heading and paragraphs, a line each. Title page and afterword are left out."""
+    """One document per chapter: heading and paragraphs, a line each. Title page and afterword are left out."""
     chapters, current, in_book = [], [], False
     for text in paragraphs(lines):
         if text == AFTERWORD:
@@ -149,23 +155,40 @@ def novel_chapters(lines):
     return chapters
 
 
-def main(arguments):
-    if len(arguments) != 4 or arguments[1] not in ("kjv", "austen"):
-        print(__doc__, file=sys.stderr)
-        return 2
-    _, kind, source, directory = arguments
+def kjv(path):
+    """The chapters of the Bible."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        chapters = kjv_chapters(file)
+    if not chapters:
+        raise BadInput("no text in it")
+    return chapters
+
+
+def austen(path):
+    """The chapters of all novels."""
+    with open(path, "rb") as file:
+        data = file.read()
+    novels = [novel_chapters(XdrReader(record).character_vector()) for record in records(data)]
+    if not novels or not all(novels):
+        raise BadInput("no text in it")
+    return [chapter for chapters in novels for chapter in chapters]
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Turns what Debian ships into one plain text for training.")
+    parser.add_argument("--kjv", metavar="VERSES", help="the output of `bible -f`")
+    parser.add_argument("--austen", metavar="RDB", help="Rdata.rdb of r-cran-janeaustenr")
+    parser.add_argument("output", help="the file to write")
+    given = parser.parse_args()
+    if not given.kjv and not given.austen:
+        parser.error("give at least one source")
+    documents, source = [], None
     try:
-        if kind == "kjv":
-            with open(source, encoding="utf-8", errors="replace") as file:
-                write(os.path.join(directory, "kjv.txt"), kjv_chapters(file))
-        else:
-            with open(source, "rb") as file:
-                data = file.read()
-            novels = [novel_chapters(XdrReader(record).character_vector()) for record in records(data)]
-            if not novels:
-                raise BadInput("no text in it")
-            for number, chapters in enumerate(novels, 1):
-                write(os.path.join(directory, f"austen-{number}.txt"), chapters)
+        for source, read in ((given.kjv, kjv), (given.austen, austen)):
+            if source:
+                documents += read(source)
+        source = given.output
+        write(given.output, documents)
     except (BadInput, OSError) as problem:
         print(f"corpus_text.py: {source}: {problem}", file=sys.stderr)
         return 1
@@ -173,4 +196,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())
