@@ -9,6 +9,7 @@ namespace {
 using u128 = unsigned __int128;
 constexpr uint64_t bp_whole = 10'000;
 constexpr uint64_t slash_weight = 100;
+constexpr uint64_t ms_per_minute = 60'000;
 
 } // namespace
 
@@ -118,6 +119,19 @@ uint64_t reputation_ppm(const economics_params& params, uint64_t accepted, uint6
                                          (proofs + static_cast<u128>(slash_weight) * slashes));
 }
 
+uint64_t scarcity_ppm(const economics_params& params, std::span<const uint64_t> replicas_of_held_layers,
+                      uint64_t nodes) {
+  if (replicas_of_held_layers.empty())
+    return one_ppm;
+  const u128 share = static_cast<u128>(nodes) * params.scarcity_share_bp / bp_whole;
+  const u128 target = std::max<u128>({share, params.scarcity_min, 1});
+  u128 missing = 0;
+  for (const uint64_t replicas : replicas_of_held_layers)
+    missing += target - std::clamp<u128>(replicas, 1, target);
+  return one_ppm +
+         static_cast<uint64_t>(params.scarcity_ppm * missing / (target * replicas_of_held_layers.size()));
+}
+
 std::optional<neuro_amount> training_base(const economics_params& params, uint64_t label_tokens,
                                           uint32_t layers, bool is_async, uint64_t age_s) {
   const u128 work = static_cast<u128>(label_tokens) * layers;
@@ -126,6 +140,10 @@ std::optional<neuro_amount> training_base(const economics_params& params, uint64
   const auto base = mul_ratio(is_async ? params.async_per_batch : params.training_per_batch,
                               static_cast<uint64_t>(work), params.batch_tokens);
   return base && is_async ? mul_ratio(*base, freshness_ppm(age_s), one_ppm) : base;
+}
+
+std::optional<neuro_amount> uptime_base(const economics_params& params, uint64_t uptime_ms) {
+  return mul_ratio(params.uptime_per_minute, uptime_ms, ms_per_minute);
 }
 
 std::optional<neuro_amount> multiplied(neuro_amount base, const multipliers& by) {

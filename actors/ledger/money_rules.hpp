@@ -50,6 +50,11 @@ uint64_t role_ppm(const economics_params& params, bool driver, bool validator, b
 /// 1 + reputation_ppm x accepted / (accepted + rejected + 100 x slashes); 1.0 with too few proofs.
 uint64_t reputation_ppm(const economics_params& params, uint64_t accepted, uint64_t rejected,
                         uint64_t slashes);
+/// 1 + the mean over the held layers of scarcity x (T - replicas) / T where replicas fall short of the target
+/// T = max(scarcity_min, floor(share x nodes)); truncated once, at the end. A held layer has at least one
+/// replica, its holder's. 1.0 without layers.
+uint64_t scarcity_ppm(const economics_params& params, std::span<const uint64_t> replicas_of_held_layers,
+                      uint64_t nodes);
 
 /// What multiplies a base amount, each step truncating.
 struct multipliers {
@@ -61,6 +66,8 @@ struct multipliers {
 /// base rate x label tokens x layers / batch_tokens, asynchronous work x its freshness.
 std::optional<neuro_amount> training_base(const economics_params& params, uint64_t label_tokens,
                                           uint32_t layers, bool is_async, uint64_t age_s);
+/// uptime_per_minute x uptime_ms / 60,000.
+std::optional<neuro_amount> uptime_base(const economics_params& params, uint64_t uptime_ms);
 std::optional<neuro_amount> multiplied(neuro_amount base, const multipliers& by);
 
 } // namespace neuroshard::rules

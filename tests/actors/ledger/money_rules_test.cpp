@@ -163,6 +163,37 @@ TEST_CASE("role and reputation multiply as specified") {
   CHECK(reputation_ppm(params, 0, 0, 0) == 1'000'000);
 }
 
+TEST_CASE("scarce layers pay more, as worked out by hand") {
+  const auto of = [](std::vector<uint64_t> replicas, uint64_t nodes) {
+    return scarcity_ppm(params, replicas, nodes);
+  };
+  // The target is 3 replicas up to 39 nodes, a tenth of the nodes from 40 on.
+  CHECK(of({1}, 1) == 1'333'333);
+  CHECK(of({2}, 39) == 1'166'666);
+  CHECK(of({3}, 39) == 1'000'000);
+  CHECK(of({3}, 40) == 1'125'000);
+  CHECK(of({3}, 49) == 1'125'000);
+  CHECK(of({1, 2, 3, 4}, 10) == 1'125'000);
+  CHECK(of({1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 9}, 30) == 1'257'575);
+  CHECK(of({7, 93, 100, 250}, 1'007) == 1'125'000);
+  CHECK(of({1}, 1'000'000) == 1'499'995);
+  // Nobody holds nothing of a layer that he holds; no layers, no scarcity; enormous numbers stay in range.
+  CHECK(of({0}, 1) == of({1}, 1));
+  CHECK(of({}, 100) == 1'000'000);
+  CHECK(of({UINT64_MAX, 1}, UINT64_MAX) == 1'249'999);
+  CHECK(of(std::vector<uint64_t>(65'536, 1), UINT64_MAX) == 1'499'999);
+}
+
+TEST_CASE("uptime is paid by the millisecond, truncated to the atto") {
+  CHECK(to_decimal(*uptime_base(params, 60'000)) == "0.0001");
+  CHECK(uptime_base(params, 1)->atto == 1'666'666'666ULL);
+  CHECK(uptime_base(params, 59'999)->atto == 99'998'333'333'333ULL);
+  CHECK(uptime_base(params, 0)->atto == 0);
+  economics_params dear = params;
+  dear.uptime_per_minute = {~static_cast<unsigned __int128>(0)};
+  CHECK(!uptime_base(dear, 60'001));
+}
+
 TEST_CASE("validators need the stake of their tier") {
   const auto needed = [](uint64_t validators) {
     return required_stake(params, validators).atto / atto_per_neuro;
