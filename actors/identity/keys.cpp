@@ -169,4 +169,8 @@ bool from_hex(std::string_view text, uint8_t* out, size_t size) noexcept {
   return true;
 }
 
+bool is_lower_hex(std::string_view text, size_t digits) noexcept {
+  return text.size() == digits && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
 } // namespace neuroshard

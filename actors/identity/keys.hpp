@@ -54,5 +54,7 @@ bool verify(std::span<const uint8_t> key, std::span<const uint8_t> sig, std::str
 
 /// Bytes of a hex text of exactly `size` bytes, either case; false otherwise.
 bool from_hex(std::string_view text, uint8_t* out, size_t size) noexcept;
+/// Whether the text is exactly this many digits of lower-case hex.
+bool is_lower_hex(std::string_view text, size_t digits) noexcept;
 
 } // namespace neuroshard

@@ -204,6 +204,21 @@ struct session_copy {
   std::string session_id;
 };
 
+/// Asks for what a gradient commitment tells of the accumulated gradient (spec/economics.md section 9),
+/// before clipping: the L2 norm of each held unit, and the values at `draws` modulo the number of the stage's
+/// parameters, its units one after the other (embed, layers, head) and the tensors of a unit by name. Between
+/// the report `ready` and COMMIT or DISCARD of `step`; else failed_precondition.
+struct sample_gradient {
+  std::string session_id;
+  uint64_t step = 0;
+  std::vector<uint64_t> draws; ///< at most 4,096
+};
+struct gradient_sample {
+  std::vector<std::pair<std::string, double>> unit_norms; ///< unit name, norm
+  std::vector<float> values;                              ///< one a draw
+};
+using gradient_sample_ptr = std::shared_ptr<const gradient_sample>;
+
 /// Internal: asks the helper for the hash of a copy.
 struct hash_copy {
   std::shared_ptr<const model::serving_copy> copy;
@@ -238,6 +253,8 @@ CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::session_copy))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::tensor_handle))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::memory_plan_ptr))
 CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::hash_copy))
+CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::sample_gradient))
+CAF_ADD_TYPE_ID(neuroshard_layer_worker, (neuroshard::gradient_sample_ptr))
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, slice_atom, "slice")
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, plan_atom, "plan")
 CAF_ADD_ATOM(neuroshard_layer_worker, neuroshard, lean_atom, "lean")
@@ -261,6 +278,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::session_copy)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::tensor_handle)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::memory_plan_ptr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::hash_copy)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::sample_gradient)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::gradient_sample_ptr)
 
 namespace neuroshard {
 

@@ -1,5 +1,6 @@
 // Minting for training done here, and what matures or is released with time (spec/economics.md sections 5 and
 // 9).
+#include "actors/identity/keys.hpp"
 #include "actors/ledger/account_book.hpp"
 #include "actors/ledger/money_rules.hpp"
 #include "actors/ledger/posting_set.hpp"
@@ -14,12 +15,6 @@ namespace {
 constexpr uint64_t steps_max = uint64_t{1} << 62;
 constexpr uint64_t label_tokens_max = uint64_t{1} << 48;
 constexpr uint32_t layers_max = 65'536;
-
-bool is_hex_of(std::string_view text, size_t digits) {
-  return text.size() == digits && std::all_of(text.begin(), text.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
-}
 
 /// What of [begin, end) lies outside the taken ranges, which are ascending and may reach beyond it.
 std::vector<step_range> free_ranges(uint64_t begin, uint64_t end, const std::vector<step_range>& taken) {
@@ -39,7 +34,7 @@ std::vector<step_range> free_ranges(uint64_t begin, uint64_t end, const std::vec
 
 caf::expected<checkpoint_noted> account_book::apply(const note_checkpoint& what) {
   return operate<checkpoint_noted>([&]() -> caf::expected<checkpoint_noted> {
-    if (!is_hex_of(what.architecture_id, 16))
+    if (!is_lower_hex(what.architecture_id, 16))
       return refuse_field("architecture_id", "malformed", "An architecture id is 16 hex digits.");
     if (what.step > steps_max)
       return refuse_field("step", "out_of_range", "The step is out of range.");
@@ -56,9 +51,9 @@ caf::expected<reward_result> account_book::apply(const reward_training& what) {
       not_ours.field = "node_id";
       return refuse(errc::forbidden, std::move(not_ours));
     }
-    if (!is_hex_of(what.architecture_id, 16))
+    if (!is_lower_hex(what.architecture_id, 16))
       return refuse_field("architecture_id", "malformed", "An architecture id is 16 hex digits.");
-    if (!what.proof_id.empty() && !is_hex_of(what.proof_id, 64))
+    if (!what.proof_id.empty() && !is_lower_hex(what.proof_id, 64))
       return refuse_field("proof_id", "malformed", "A proof id is 64 hex digits.");
     if (what.step_begin >= what.step_end || what.step_end > steps_max)
       return refuse_field("step_end", "out_of_range", "The range of steps is empty or out of range.");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/common/money.hpp"
+#include "actors/identity/node_identity.hpp"
 #include "kernels/core/sha256.hpp"
 
 #include <cstdint>
@@ -194,6 +195,85 @@ struct reward_result {
   uint64_t steps_rewarded = 0; ///< of step_end - step_begin
   bool capped = false;         ///< a cap of section 9 cut it
   int64_t matures_us = 0;
+};
+
+// -- proofs of neural work, epochs, receipts, offences
+// ---------------------------------------------------------------------------------------------------------------------------
+
+/// Steps since one outer step; their reward is known by its model hash (spec/economics.md section 9).
+struct step_segment {
+  digest model_hash{};
+  uint64_t step_begin = 0; ///< half open
+  uint64_t step_end = 0;
+};
+
+/// Records a proof of this node that the proof keeper has judged, and mints what it earned: for its uptime
+/// (stake > 0, or receipts of another wallet) and for its training, each a reward transaction of its own,
+/// written together. Asked again with the same proof: the first answer, nothing is done. Refusals: forbidden
+/// (another node's, another book's), invalid_request, failed_precondition (reasons `epoch_closed`,
+/// `unknown_checkpoint`).
+struct record_proof {
+  signed_blob proof;                  ///< of a work_proof, signed by this node
+  std::string refused;                ///< empty: accepted. Otherwise why not; kept, earns nothing
+  std::vector<step_segment> segments; ///< together the proof's steps, ascending; none without training
+  uint64_t scarcity_ppm = 1'000'000;  ///< from the layer map of the previous epoch, 1,000,000 - 1,500,000
+  std::vector<digest> receipts; ///< confirmed ones, of no other proof; their Merkle root is in the proof
+};
+struct proof_result {
+  bool replayed = false;
+  std::string proof_id;        ///< 64 hex
+  neuro_amount reward;         ///< of all its parts; pending until it matures
+  uint64_t steps_rewarded = 0; ///< of its steps
+  bool capped = false;         ///< a cap of section 9 cut it
+};
+
+/// Keeps what a gradient commitment is the hash of, for 24 hours. Answers once it is on disk.
+struct keep_commitment {
+  std::string preimage; ///< at most 1 MiB
+};
+struct commitment_kept {
+  digest commitment{};
+};
+
+/// A reward is refused before it matured (a failed spot-check): all pending rewards of the proof go to
+/// `burn`. Refusals: not_found.
+struct void_reward {
+  std::string proof_id;
+};
+struct void_result {
+  neuro_amount burned;
+};
+
+/// What a receipt is about (spec/grpc-api.md, Receipt) and both sides' words for it. The gateway has decoded
+/// and checked the signatures; `worker_blob` and `driver_blob` are the SignedBlobs' bytes, the second empty
+/// while the driver has not counter-signed. Asked again, the better of both is kept. Refusals:
+/// invalid_request; already_exists when the same id came with other bytes.
+struct record_receipt {
+  std::string worker_blob;
+  std::string driver_blob;
+};
+struct receipt_recorded {
+  digest receipt_id{};
+  bool confirmed = false;
+  bool known_before = false;
+};
+
+/// Offences of section 6; numbers are stored.
+enum class offence_class : uint8_t { refuted_proof = 1, conflict, failed_spot_check };
+
+/// Bytes signed by `node_id` (of `wallet`) that prove an offence. Kept once by the SHA-256 of the evidence;
+/// the book's own wallet is slashed, within the cooldown of the class only recorded.
+struct record_offence {
+  offence_class what{};
+  std::string node_id;
+  std::string wallet;
+  std::string evidence; ///< at most 64 KiB
+};
+struct offence_result {
+  bool known_before = false;
+  std::string offence_id;     ///< 64 hex
+  std::string transaction_id; ///< empty when nothing was taken
+  neuro_amount slashed;
 };
 
 // -- duplicate suppression

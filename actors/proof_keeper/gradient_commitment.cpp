@@ -1,7 +1,7 @@
 #include "actors/proof_keeper/gradient_commitment.hpp"
 
 #include "actors/identity/keys.hpp"
-#include "actors/proof_keeper/canonical_text.hpp"
+#include "actors/ledger/canonical_text.hpp"
 
 #include <algorithm>
 #include <array>
@@ -82,23 +82,21 @@ kernels::digest commitment_of(std::string_view preimage) {
   return kernels::sha256::of(preimage);
 }
 
-std::vector<uint64_t> sampled_places(const kernels::digest& data_hash, uint64_t elements) {
-  std::vector<uint64_t> places;
-  if (elements == 0)
-    return places;
-  places.reserve(gradient_samples);
+std::vector<uint64_t> sampled_draws(const kernels::digest& data_hash) {
+  std::vector<uint64_t> draws;
+  draws.reserve(gradient_samples);
   for (uint64_t n = 0; n < gradient_samples; ++n) {
     const auto number = little_endian(n);
     const kernels::digest drawn = kernels::sha256()
                                       .update(std::span<const uint8_t>(data_hash))
                                       .update(std::span<const uint8_t>(number))
                                       .finish();
-    uint64_t place = 0;
+    uint64_t draw = 0;
     for (size_t i = 0; i < 8; ++i)
-      place |= uint64_t{drawn[i]} << (8 * i);
-    places.push_back(place % elements);
+      draw |= uint64_t{drawn[i]} << (8 * i);
+    draws.push_back(draw);
   }
-  return places;
+  return draws;
 }
 
 std::string compare_gradients(const gradient_preimage& committed, const gradient_preimage& repeated,

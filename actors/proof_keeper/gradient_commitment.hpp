@@ -23,7 +23,7 @@ struct gradient_preimage {
   kernels::digest model_hash{};
   kernels::digest data_hash{}; ///< of the step's tokens; also draws the sampled places
   std::vector<std::pair<std::string, uint64_t>> unit_norms_e6; ///< unit, L2 norm of its gradient x 10^6
-  std::vector<float> values; ///< gradient_samples of them, in the order of sampled_places
+  std::vector<float> values; ///< gradient_samples of them, in the order of sampled_draws
   uint64_t loss_e6 = 0;      ///< nats x 10^6
   uint64_t batch_size = 0;
   uint64_t seq_len = 0;
@@ -34,10 +34,10 @@ std::string encode_preimage(const gradient_preimage& of);
 std::optional<gradient_preimage> decode_preimage(std::string_view bytes);
 kernels::digest commitment_of(std::string_view preimage);
 
-/// Places in a node's gradient, its units one after the other in their order: the first 8 bytes
-/// (little-endian) of SHA-256(data_hash || n as u64 LE), modulo `elements`, for n = 0, 1, ... Empty when
-/// there are no elements.
-std::vector<uint64_t> sampled_places(const kernels::digest& data_hash, uint64_t elements);
+/// Which values of a node's gradient are committed to: the first 8 bytes (little-endian) of SHA-256(data_hash
+/// || n as u64 LE) for n = 0, 1, ..., each to be taken modulo the number of its parameters (see
+/// sample_gradient of the layer worker).
+std::vector<uint64_t> sampled_draws(const kernels::digest& data_hash);
 
 /// How far a repeated step may differ: bit for bit on the f32 CPU path, within the norm elsewhere.
 enum class agreement : uint8_t { exact, within_tolerance };

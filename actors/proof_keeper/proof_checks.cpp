@@ -1,6 +1,6 @@
 #include "actors/proof_keeper/proof_checks.hpp"
 
-#include "actors/proof_keeper/merkle.hpp"
+#include "actors/ledger/merkle.hpp"
 
 #include <array>
 

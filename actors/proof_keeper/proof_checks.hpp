@@ -2,7 +2,7 @@
 
 #include "actors/identity/node_identity.hpp"
 #include "actors/ledger/economics_params.hpp"
-#include "actors/proof_keeper/work_proof.hpp"
+#include "actors/ledger/work_proof.hpp"
 
 #include <cstdint>
 #include <optional>

@@ -1,6 +1,6 @@
-#include "actors/proof_keeper/work_proof.hpp"
+#include "actors/ledger/work_proof.hpp"
 
-#include "tests/actors/proof_keeper/proof_fixture.hpp"
+#include "tests/actors/ledger/record_fixture.hpp"
 
 #include <cstdlib>
 #include <random>
@@ -10,7 +10,7 @@ using namespace neuroshard::testing;
 
 namespace {
 
-/// The proof of worked_values.py.
+/// The proof of proof_worked_values.py.
 work_proof worked_proof() {
   work_proof proof;
   proof.chain_id.fill(0x11);
@@ -43,7 +43,7 @@ work_proof worked_proof() {
 
 } // namespace
 
-TEST_CASE("a proof's payload and id are those that worked_values.py gives") {
+TEST_CASE("a proof's payload and id are those that proof_worked_values.py gives") {
   const std::string payload = canonical_payload(worked_proof());
   CHECK(kernels::to_hex(proof_id_of(payload)) ==
         "42becba4cce388d92a2e1fd2b7d9f6ef3c6bc89fa86f6c63fa222190c348781a");

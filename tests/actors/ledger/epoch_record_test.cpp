@@ -1,7 +1,7 @@
-#include "actors/proof_keeper/epoch_record.hpp"
+#include "actors/ledger/epoch_record.hpp"
 
-#include "actors/proof_keeper/merkle.hpp"
-#include "tests/actors/proof_keeper/proof_fixture.hpp"
+#include "actors/ledger/merkle.hpp"
+#include "tests/actors/ledger/record_fixture.hpp"
 
 using namespace neuroshard;
 using namespace neuroshard::testing;

@@ -1,4 +1,4 @@
-#include "actors/proof_keeper/canonical_text.hpp"
+#include "actors/ledger/canonical_text.hpp"
 
 #include "actors/identity/keys.hpp"
 #include "actors/ledger/records.hpp"

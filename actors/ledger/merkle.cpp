@@ -1,4 +1,4 @@
-#include "actors/proof_keeper/merkle.hpp"
+#include "actors/ledger/merkle.hpp"
 
 #include <algorithm>
 #include <array>

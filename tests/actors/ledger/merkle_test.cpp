@@ -1,4 +1,4 @@
-#include "actors/proof_keeper/merkle.hpp"
+#include "actors/ledger/merkle.hpp"
 
 #include "tests/support/test.hpp"
 
@@ -20,7 +20,7 @@ std::vector<kernels::digest> ids_of(int count) {
 
 } // namespace
 
-TEST_CASE("a Merkle root is the one that worked_values.py gives") {
+TEST_CASE("a Merkle root is the one that proof_worked_values.py gives") {
   const std::array<std::pair<int, const char*>, 6> cases = {{
       {0, "2e1cfa82b035c26cbbbdae632cea070514eb8b773f616aaeaf668e2f0be8f10d"},
       {1, "d9de27625445003d8a9739a851e3ff8d41c0683630b4d63a88327a6aaa37c409"},

@@ -1,4 +1,4 @@
-#include "actors/proof_keeper/work_proof.hpp"
+#include "actors/ledger/work_proof.hpp"
 
 #include "actors/identity/keys.hpp"
 
@@ -6,16 +6,6 @@
 #include <limits>
 
 namespace neuroshard {
-
-namespace {
-
-bool is_lower_hex(std::string_view text, size_t digits) {
-  return text.size() == digits && std::all_of(text.begin(), text.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
-}
-
-} // namespace
 
 const char* to_string(proof_type type) noexcept {
   switch (type) {

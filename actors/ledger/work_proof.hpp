@@ -1,6 +1,6 @@
 #pragma once
 
-#include "actors/proof_keeper/canonical_text.hpp"
+#include "actors/ledger/canonical_text.hpp"
 #include "kernels/core/sha256.hpp"
 
 #include <array>

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "actors/identity/node_identity.hpp"
-#include "actors/proof_keeper/work_proof.hpp"
+#include "actors/ledger/work_proof.hpp"
 
 #include <cstdint>
 #include <functional>

@@ -1,4 +1,4 @@
-#include "actors/proof_keeper/epoch_record.hpp"
+#include "actors/ledger/epoch_record.hpp"
 
 #include "actors/common/money.hpp"
 
