@@ -107,8 +107,21 @@ CREATE INDEX idempotency_plain ON idempotency (body, token, path, created_us) WH
 CREATE INDEX idempotency_time ON idempotency (created_us);
 )sql";
 
+// What a slash took from a row stays beside what the row was made for; a receipt has its wallets and its
+// nonce beside its bytes, so that a second receipt for the same work is found. Version 1 wrote no receipts.
+constexpr const char* version_2 = R"sql(
+ALTER TABLE unstakes ADD COLUMN slashed BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';
+ALTER TABLE rewards ADD COLUMN slashed BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';
+ALTER TABLE receipts ADD COLUMN worker_wallet TEXT NOT NULL DEFAULT '';
+ALTER TABLE receipts ADD COLUMN driver_wallet TEXT NOT NULL DEFAULT '';
+ALTER TABLE receipts ADD COLUMN nonce BLOB NOT NULL DEFAULT x'';
+CREATE UNIQUE INDEX receipts_same ON receipts (worker_node_id, driver_node_id, work_id, nonce);
+CREATE INDEX receipts_unproven ON receipts (received_us) WHERE own = 1 AND confirmed = 1 AND proof_id IS NULL;
+UPDATE schema_version SET version = 2;
+)sql";
+
 /// step[v] brings version v to v + 1; version 0 is the empty database.
-constexpr std::array<const char*, ledger_schema_version> steps = {version_1};
+constexpr std::array<const char*, ledger_schema_version> steps = {version_1, version_2};
 
 /// 0 for an empty database, -1 for one that is not ours.
 int64_t version_of(sqlite::connection& db) {
@@ -129,6 +142,12 @@ int64_t version_of(sqlite::connection& db) {
 caf::error refuse_version(int64_t version) {
   if (version < 0)
     return refuse(errc::data_loss, "ledger.db is not a NeuroShard ledger.");
+  if (version < ledger_schema_version) {
+    problem what;
+    what.message = "ledger.db was written by an older version of neuroshard; start the node once.";
+    what.reason = "older_version";
+    return refuse(errc::failed_precondition, std::move(what));
+  }
   problem what;
   what.message = "ledger.db was written by a newer version of neuroshard (its version " +
                  std::to_string(version) + ", this program knows " + std::to_string(ledger_schema_version) +

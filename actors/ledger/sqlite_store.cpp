@@ -65,8 +65,10 @@ struct statements {
             "step_begin <= ?4), 0) AND step_end > ?4 ORDER BY step_begin"),
         proof_rewards(db, "SELECT amount FROM rewards WHERE proof_id = ? AND proof_id <> ''"),
         insert_reward(
-            db, "INSERT INTO rewards VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-                "NULL)"),
+            db, "INSERT INTO rewards (account_id, seq, type, node_id, proof_id, architecture_id, model_hash, "
+                "step_begin, step_end, label_tokens, layers, steps_rewarded, capped, base, amount, state, "
+                "created_us, matures_us, tx_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+                "?, ?)"),
         insert_range(db, "INSERT INTO reward_ranges VALUES (?, ?, ?, ?, ?, ?)"),
         pending_rewards(db, reward_columns("WHERE state = 0 ORDER BY matures_us, id").c_str()),
         end_reward(db, "UPDATE rewards SET state = ?, ended_seq = ? WHERE id = ?"),

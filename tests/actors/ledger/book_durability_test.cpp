@@ -1,3 +1,4 @@
+#include "actors/ledger/schema.hpp"
 #include "actors/ledger/sqlite.hpp"
 #include "tests/actors/ledger/book_fixture.hpp"
 
@@ -225,10 +226,32 @@ TEST_CASE_FIXTURE(used, "a file that is no book, or cut off, is refused and left
 TEST_CASE_FIXTURE(used, "a book of a newer program is refused") {
   REQUIRE(!book->close());
   book.reset();
-  edit(options.path, "UPDATE schema_version SET version = 2");
+  edit(options.path, "UPDATE schema_version SET version = " + std::to_string(ledger_schema_version + 1));
   const auto why = open_error(options);
   CHECK(code_of(why) == errc::failed_precondition);
   CHECK(reason_of(why) == "newer_version");
+}
+
+TEST_CASE_FIXTURE(used, "a book of an older program is brought up to date and loses nothing") {
+  const auto before = book->own();
+  const auto seq = book->head().seq;
+  REQUIRE(!book->close());
+  book.reset();
+  // What version 2 added is taken away again.
+  edit(options.path,
+       "DROP INDEX receipts_same; DROP INDEX receipts_unproven;"
+       "ALTER TABLE receipts DROP COLUMN nonce; ALTER TABLE receipts DROP COLUMN driver_wallet;"
+       "ALTER TABLE receipts DROP COLUMN worker_wallet; ALTER TABLE rewards DROP COLUMN slashed;"
+       "ALTER TABLE unstakes DROP COLUMN slashed; UPDATE schema_version SET version = 1");
+  // Who only reads does not change the file.
+  CHECK(reason_of(verify_book(options.path, false).error()) == "older_version");
+  CHECK(reason_of(ledger_reader::open({options.path, me(), clock, options.params, 1}).error()) ==
+        "older_version");
+  open();
+  CHECK(book->own().available == before.available);
+  CHECK(book->own().pending == before.pending);
+  CHECK(book->head().seq >= seq);
+  verify(true);
 }
 
 TEST_CASE_FIXTURE(used, "a book serves its own wallet and network only") {
