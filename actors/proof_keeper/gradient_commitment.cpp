@@ -23,7 +23,41 @@ std::array<uint8_t, 8> little_endian(uint64_t value) {
   return bytes;
 }
 
+/// Millionths, or nothing for what cannot be one.
+std::optional<uint64_t> millionths(double value) {
+  const double scaled = value * 1e6;
+  if (!(scaled >= 0 && scaled < 9e18)) // also when it is no number
+    return std::nullopt;
+  return static_cast<uint64_t>(std::llround(scaled));
+}
+
 } // namespace
+
+std::optional<gradient_preimage> preimage_of(std::span<const std::pair<std::string, double>> unit_norms,
+                                             std::span<const float> values, double loss,
+                                             const kernels::digest& model_hash,
+                                             const kernels::digest& data_hash, uint64_t batch_size,
+                                             uint64_t seq_len) {
+  const auto loss_e6 = millionths(loss);
+  const auto finite = [](float value) { return std::isfinite(value); };
+  if (!loss_e6 || values.size() != gradient_samples || unit_norms.size() > preimage_units_max ||
+      !std::all_of(values.begin(), values.end(), finite))
+    return std::nullopt;
+  gradient_preimage made;
+  made.model_hash = model_hash;
+  made.data_hash = data_hash;
+  made.loss_e6 = *loss_e6;
+  made.batch_size = batch_size;
+  made.seq_len = seq_len;
+  made.values.assign(values.begin(), values.end());
+  for (const auto& [unit, norm] : unit_norms) {
+    const auto norm_e6 = millionths(norm);
+    if (!norm_e6)
+      return std::nullopt;
+    made.unit_norms_e6.emplace_back(unit, *norm_e6);
+  }
+  return made;
+}
 
 std::string encode_preimage(const gradient_preimage& of) {
   canonical_writer out(gradient_tag);

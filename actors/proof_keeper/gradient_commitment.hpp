@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,15 @@ struct gradient_preimage {
   uint64_t batch_size = 0;
   uint64_t seq_len = 0;
 };
+
+/// Puts a preimage together. Norms and loss are rounded to 6 decimals. Nothing where there is nothing to
+/// commit to: a norm, the loss or a value that is not finite, a negative norm or loss, not gradient_samples
+/// values.
+std::optional<gradient_preimage> preimage_of(std::span<const std::pair<std::string, double>> unit_norms,
+                                             std::span<const float> values, double loss,
+                                             const kernels::digest& model_hash,
+                                             const kernels::digest& data_hash, uint64_t batch_size,
+                                             uint64_t seq_len);
 
 /// The bytes that are hashed; and back, or nothing for any other bytes.
 std::string encode_preimage(const gradient_preimage& of);

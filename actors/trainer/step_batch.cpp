@@ -1,6 +1,8 @@
 #include "actors/trainer/step_batch.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <span>
 
 namespace neuroshard {
 
@@ -27,6 +29,11 @@ step_part_batch empty_part(uint32_t rows, uint32_t seq) {
   return part;
 }
 
+void hash_integers(kernels::sha256& into, std::span<const int32_t> values) {
+  static_assert(std::endian::native == std::endian::little, "integers are hashed as they lie in memory");
+  into.update(values.data(), values.size_bytes());
+}
+
 } // namespace
 
 uint32_t rows_per_part(uint32_t batch, uint32_t microbatches, uint32_t seq, uint64_t positions_max) {
@@ -45,6 +52,17 @@ kernels::result<step_batch> draw_batch(const text::data_loader& data, const text
     add_part(drawn, std::move(part));
   }
   return drawn;
+}
+
+kernels::digest data_hash_of(const step_batch& batch) {
+  kernels::sha256 hash;
+  const size_t seq = batch.seq;
+  for (const auto& part : batch.parts)
+    for (size_t row = 0; row < part.rows; ++row) {
+      hash_integers(hash, std::span(part.ids).subspan(row * seq, seq));
+      hash_integers(hash, std::span(part.labels).subspan(row * seq, seq));
+    }
+  return hash.finish();
 }
 
 kernels::result<step_batch> heldout_batch(const text::data_loader& data, uint32_t seq,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/common/tensor_handle.hpp"
+#include "kernels/core/sha256.hpp"
 #include "kernels/core/status.hpp"
 #include "kernels/text/data_loader.hpp"
 
@@ -32,6 +33,10 @@ uint32_t rows_per_part(uint32_t batch, uint32_t microbatches, uint32_t seq, uint
 /// Draws the batch of step `step`.
 kernels::result<step_batch> draw_batch(const text::data_loader& data, const text::data_cursor& at,
                                        uint64_t step, uint32_t batch, uint32_t seq, uint32_t rows_of_part);
+
+/// What a proof of the step calls its data: SHA-256 over the batch row by row in batch order, of each row its
+/// ids, then its labels, 32-bit little-endian. The cut into micro-batches does not matter.
+kernels::digest data_hash_of(const step_batch& batch);
 
 /// The fixed held-out windows, cut likewise.
 kernels::result<step_batch> heldout_batch(const text::data_loader& data, uint32_t seq, uint32_t rows_of_part);

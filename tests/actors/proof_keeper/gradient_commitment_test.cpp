@@ -102,3 +102,38 @@ TEST_CASE("a repeated step agrees bit for bit or within the tolerance, whatever 
   other.unit_norms_e6[0].first = "layer.9";
   CHECK(compare_gradients(other, made, agreement::within_tolerance) == "other_units");
 }
+
+TEST_CASE("a preimage is put together from a sampled gradient, rounded to six decimals") {
+  const auto model = kernels::sha256::of(std::string_view("weights"));
+  const auto data = kernels::sha256::of(std::string_view("batch"));
+  std::vector<std::pair<std::string, double>> norms{{"embed", 1.0}, {"layer.0", 2.4999996}, {"head", 0}};
+  std::vector<float> values(gradient_samples, 0.25f);
+  const auto put_together = [&](double loss) {
+    return preimage_of(norms, values, loss, model, data, 8, 256);
+  };
+  const auto made = put_together(5.5555554);
+  REQUIRE(made);
+  CHECK(made->loss_e6 == 5'555'555);
+  CHECK(made->unit_norms_e6 == std::vector<std::pair<std::string, uint64_t>>{
+                                   {"embed", 1'000'000}, {"layer.0", 2'500'000}, {"head", 0}});
+  CHECK(made->values == values);
+  CHECK(made->model_hash == model);
+  CHECK(made->data_hash == data);
+  CHECK(made->batch_size == 8);
+  CHECK(made->seq_len == 256);
+  CHECK(decode_preimage(encode_preimage(*made)));
+
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double loss : {nan, -0.5, 1e13, std::numeric_limits<double>::infinity()})
+    CHECK_FALSE(put_together(loss));
+  norms[1].second = nan;
+  CHECK_FALSE(put_together(5));
+  norms[1].second = -1;
+  CHECK_FALSE(put_together(5));
+  norms[1].second = 1;
+  values[7] = std::numeric_limits<float>::infinity();
+  CHECK_FALSE(put_together(5));
+  values.pop_back();
+  values[7] = 0;
+  CHECK_FALSE(put_together(5));
+}

@@ -5,6 +5,7 @@
 #include "tests/kernels/text/temporary_directory.hpp"
 #include "tests/support/test.hpp"
 
+#include <array>
 #include <filesystem>
 #include <limits>
 
@@ -107,6 +108,21 @@ TEST_CASE("a batch is cut into even parts that fit the stage") {
   CHECK(rows_per_part(8, 1, 512, 1024) == 2);
   CHECK(rows_per_part(8, 1, 512, 10) == 1);
   CHECK(rows_per_part(1, 4, 512, 1024) == 1);
+}
+
+TEST_CASE("the hash of a batch covers each row's ids and labels, however it is cut") {
+  step_batch whole;
+  whole.rows = 3;
+  whole.seq = 2;
+  whole.parts.push_back({3, {1, 2, 3, 4, 5, 6}, {2, 7, 4, 8, 6, -100}, 5});
+  step_batch cut = whole;
+  cut.parts = {{2, {1, 2, 3, 4}, {2, 7, 4, 8}, 4}, {1, {5, 6}, {6, -100}, 1}};
+  const std::array<int32_t, 12> rows{1, 2, 2, 7, 3, 4, 4, 8, 5, 6, 6, -100};
+  const auto expected = kernels::sha256().update(rows.data(), sizeof(rows)).finish();
+  CHECK(data_hash_of(whole) == expected);
+  CHECK(data_hash_of(cut) == expected);
+  cut.parts[1].labels[1] = 9;
+  CHECK(data_hash_of(cut) != expected);
 }
 
 TEST_CASE("the training log is JSON lines, finite, and its files are bounded") {
