@@ -20,6 +20,7 @@ struct server_limits {
   size_t connections = 1024;          ///< more are answered `overloaded` and closed
   size_t pipelined_bytes = 64 * 1024; ///< read ahead of a running request; then the socket is left alone
   size_t unsent_frames = 256;         ///< of a stream; more cancel it
+  int unsent_bytes = 16 * 1024;       ///< of a stream that the kernel may hold beside those frames
   int64_t header_ms =
       10'000; ///< from the first byte of a request (or the connection) to the end of its header
   int64_t body_ms = 30'000;

@@ -4,6 +4,10 @@
 #include "gateway/http/response_head.hpp"
 #include "gateway/http/session_impl.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 /// From a request to its response.
 namespace neuroshard::http {
 
@@ -123,6 +127,9 @@ void session<Stream>::note_access(unsigned status) {
 template <class Stream>
 void session<Stream>::begin_stream(const char* content_type, std::string_view headers) {
   chunked_ = request_.http_1_1;
+  // Otherwise the kernel takes megabytes, a whole generation, for a client that reads nothing.
+  ::setsockopt(socket().native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &limits_.unsent_bytes,
+               sizeof limits_.unsent_bytes);
   append_stream_head(out_, *exchange_, content_type, headers, lane_->date_line(), chunked_);
   if (request_.method != verb::head)
     flush();

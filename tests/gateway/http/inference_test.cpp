@@ -373,6 +373,25 @@ TEST_CASE_FIXTURE(node_fixture, "a streaming client that does not read is cancel
   CHECK(get("/api/v1/status").status == 200);
 }
 
+TEST_CASE_FIXTURE(node_fixture, "what the kernel would hold for a client that does not read is bounded too") {
+  start();
+  client c = connect();
+  c.limit_receive_buffer(4096);
+  c.send(inference_bytes(streamed));
+  const generation_request r = scheduler->wait_for(0);
+  // Frames as small as a model's, at a pace that the connection keeps up with: all 800 KB of them would fit
+  // into a send buffer that grows as it likes.
+  uint32_t sent = 0;
+  for (; sent < 20'000 && scheduler->cancelled_count() == 0; ++sent) {
+    r.sink->token("word", sent, std::nullopt);
+    if (sent % 32 == 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  CHECK(sent < 20'000);
+  CHECK(scheduler->wait_cancelled(scheduler->id_of(0)));
+  r.sink->done(finished(scheduler->id_of(0), ""));
+}
+
 TEST_CASE_FIXTURE(node_fixture, "64 inferences at once, streaming and not, all get their own text") {
   scheduler->run = [](const generation_request& r, const std::string& id) {
     std::thread([r, id] {
