@@ -1,0 +1,115 @@
+"""A running node whose disk is full: what needs the disk is refused with the published error, the rest goes on."""
+
+import ctypes
+import os
+import subprocess
+import unittest
+
+import support
+from contract import RICH, STRANGER, Contract
+
+CLONE_NEWNS = 0x20000
+
+
+def mounted(*arguments):
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
+class FullDisk(Contract):
+    @classmethod
+    def setUpClass(cls):
+        # A mount namespace of this process: whatever happens to it, its mounts go with it.
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0 or not mounted("--make-rprivate", "/"):
+            raise unittest.SkipTest("no file system of its own can be mounted; this test needs root")
+
+    def setUp(self):
+        super().setUp()
+        self.subject = self.node(settings=RICH)
+        self.disk = self.subject.data_dir
+        os.mkdir(self.disk)
+        if not mounted("-t", "tmpfs", "-o", "size=2g,mode=0700", "neuroshard-test", self.disk):
+            self.skipTest("no file system of its own can be mounted; this test needs root")
+
+    def clean(self):
+        for node in self.nodes:
+            node.kill()
+        subprocess.run(["umount", "-l", self.disk], capture_output=True, check=False)
+        super().clean()
+
+    def resize(self, size):
+        self.assertTrue(mounted("-o", f"remount,size={size}", self.disk), size)
+
+    def fill(self):
+        """Leaves no page free, and none to be had."""
+        state = os.statvfs(self.disk)
+        self.resize((state.f_blocks - state.f_bfree) * state.f_frsize)
+        with open(os.path.join(self.disk, "filler"), "wb", 0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError:
+                pass
+
+    def test_money_is_refused_inference_goes_on_and_room_is_enough_to_recover(self):
+        node = self.subject.start()
+        support.wait_for(lambda: self.available(node) >= 5000, 60, "rewards", node)
+        self.assertEqual(node.request("PATCH", "/api/v1/config", {"training": {"enabled": False}}).status, 200)
+        node.wait_status("running")
+        send = lambda amount: node.post("/api/v1/wallet/send", {"to": STRANGER, "amount": amount})
+        self.assertEqual(send("1").status, 200)
+
+        self.fill()
+        # The log of the database may have a little room of its own.
+        answered = 0
+        while (refused := send("2")).status == 200:
+            answered += 1
+            self.assertLess(answered, 2000)
+        before = self.available(node)
+        for answer in (refused, node.post("/api/v1/wallet/stake", {"amount": "1000", "duration_days": 30})):
+            self.assertEqual((answer.status, answer.code), (500, "INTERNAL_ERROR"), answer.body)
+            self.assertEqual(answer.details["reason"], "internal")
+            self.assertIn("the disk is full", answer.json()["error"]["message"])
+        changed = node.request("PATCH", "/api/v1/config", {"training": {"learning_rate": 0.001}})
+        self.assertEqual((changed.status, changed.code), (500, "INTERNAL_ERROR"), changed.body)
+        # The book is read, and the operator's text is made, as before.
+        self.assertEqual(self.available(node), before)
+        self.assertEqual(node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 5}).status, 200)
+        self.assertEqual(list(node.stream({"prompt": "the", "max_tokens": 3}))[-1]["token"], "[DONE]")
+        health = lambda: node.get("/api/v1/health").json()
+        support.wait_for(lambda: health()["checks"]["storage"] == "error", 10, "health to tell", node)
+        self.assertFalse(health()["healthy"])
+        self.assertEqual(node.get("/api/v1/health?strict=true").details["reason"], "unhealthy")
+
+        self.resize("2g")
+        self.assertEqual(send("3").status, 200)
+        support.wait_for(lambda: health()["healthy"], 10, "health to return", node)
+        self.assertEqual(node.terminate(), 0, node.text())
+        sent = [t["amount"] for t in node.ledger() if t["kind"] == "transfer"]
+        self.assertEqual(len(sent), answered + 2)
+
+    def test_training_goes_on_and_saves_again_once_there_is_room(self):
+        node = self.subject.start()
+        node.wait_step(40)
+        self.fill()
+        full = node.step()
+        node.wait_step(full + 60)
+        saved = len(node.checkpoints())
+        self.assertEqual(node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 5}).status, 200)
+        self.resize("2g")
+        newest = lambda: os.path.basename(node.checkpoints()[-1])
+        last = newest()
+        support.wait_for(lambda: newest() > last, 30, "a checkpoint", node)
+        self.assertGreaterEqual(saved, 1)
+        step = node.step()
+        self.assertEqual(node.terminate(), 0, node.text())
+        node.restart().wait_up()
+        self.assertGreaterEqual(node.step(), step)
+        self.assertEqual(node.terminate(), 0, node.text())
+        # What was trained while nothing could be written is paid all the same, once.
+        ranges = support.rewarded_steps(node.ledger())
+        self.assertEqual(ranges, sorted(ranges))
+        self.assertTrue(all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:])), ranges)
+
+
+if __name__ == "__main__":
+    support.main()
