@@ -148,6 +148,10 @@ void account_book::reload() {
   head_ = head.value_or(head_row{0, chain_id_, 0});
   now_us_ = std::max(now_us_, head_.timestamp_us);
   open_reservations_ = store_->open_reservations().size();
+  // No transaction is dated into a closed epoch, whatever the clock says now.
+  last_epoch_ = store_->proofs().last_epoch();
+  if (last_epoch_)
+    now_us_ = std::max(now_us_, last_epoch_->end_us);
   checked_seq_ = head_.seq;
 }
 
@@ -462,8 +466,10 @@ caf::expected<bool> account_book::run_due() {
     if (new_minute)
       if (auto failed = release_due())
         return failed;
-    if (forgets)
+    if (forgets) {
       store_->forget_answers(now_us_ - undelivered_us, now_us_ - keyed_us);
+      store_->proofs().forget_commitments(now_us_ - commitments_kept_us);
+    }
     return true;
   });
   if (!done)

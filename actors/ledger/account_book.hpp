@@ -4,6 +4,7 @@
 #include "actors/identity/node_identity.hpp"
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_store.hpp"
+#include "actors/ledger/money_rules.hpp"
 #include "actors/ledger/signing_crew.hpp"
 
 #include <deque>
@@ -18,6 +19,8 @@ namespace neuroshard {
 
 /// Bytes of an answer kept for a repeated request.
 inline constexpr size_t response_bytes_max = 1024 * 1024;
+/// How long the preimage of a gradient commitment is kept.
+inline constexpr int64_t commitments_kept_us = 24 * 3'600 * 1'000'000LL;
 
 /// The rules of the book: who may do what, what it costs, what is posted. A function of (book, operation,
 /// time): no thread, no CAF; time comes from the injected clock and never runs backwards; where the book is
@@ -47,6 +50,8 @@ public:
   caf::expected<refund_result> apply(const refund_inference& what);
   caf::expected<checkpoint_noted> apply(const note_checkpoint& what);
   caf::expected<reward_result> apply(const reward_training& what);
+  caf::expected<commitment_kept> apply(const keep_commitment& what);
+  caf::expected<proof_result> apply(const record_proof& what);
   caf::expected<found_response> apply(const find_response& what);
   caf::expected<found_response> apply(const keep_response& what);
 
@@ -107,6 +112,20 @@ private:
     std::vector<int64_t> account_ids;
   };
 
+  /// What one kind of work earns before the caps. Steps are of training alone.
+  struct earning {
+    reward_type type{};
+    std::string architecture_id;
+    std::vector<step_segment> claimed;
+    std::vector<step_segment> rewarded; ///< the parts of `claimed` that nothing was paid for
+    uint64_t label_tokens = 0;
+    uint32_t layers = 0;
+    neuro_amount base;
+    neuro_amount full; ///< base by all multipliers
+
+    uint64_t steps_rewarded() const;
+  };
+
   caf::error open_group();
   /// Hands the unwritten transactions, signed and chained, to the store.
   void write_transactions();
@@ -128,9 +147,29 @@ private:
   const economics_params& params() const;
   neuro_amount open_pending();
 
+  rules::multipliers multipliers(bool driver, bool validator, bool training, uint64_t scarcity_ppm);
+  /// Type, architecture, claimed segments (ascending), tokens and layers are given; the rest is filled in.
+  caf::error weigh_training(earning& of, bool is_async, uint64_t age_s, const rules::multipliers& by);
+  /// Mints what the caps leave of it, into pending; `row` of it is stored.
+  caf::expected<reward_row> mint(const earning& of, const std::string& proof_id);
+  caf::error check_signer(const record_proof& what, const work_proof& proof);
+  caf::error check_work(const record_proof& what, const work_proof& proof);
+  caf::expected<bool> check_receipts(const record_proof& what, const work_proof& proof);
+  caf::expected<std::vector<earning>> weigh(const record_proof& what, const work_proof& proof,
+                                            bool worked_for_others);
   caf::expected<stake_result> lock_more(neuro_amount amount, std::optional<lock_row> lock, const char* field);
   stake_state own_stake(const lock_row& lock);
   caf::expected<refund_result> give_back(reservation_row row);
+  stake_state own_stake(const lock_row& lock);
+  caf::expected<refund_result> give_back(reservation_row row);
+  /// The receipt a share names, which must be for this payment; nothing when it names none or is unpaid.
+  caf::expected<std::optional<receipt>> receipt_of_share(const std::string& request_id,
+                                                         const std::string& address,
+                                                         const std::string& receipt_id, const char* field);
+  /// Addresses of driver, validator and workers; those that are not to be paid are emptied.
+  caf::error check_shares(const settle_inference& what, std::vector<std::string>& addresses);
+  /// Burns up to `most` of what the wallet has: staked, cooling, unmatured, available, in this order.
+  caf::expected<transaction> slash(neuro_amount most, reference_list refs);
   caf::error release_due();
   caf::error refund_expired(bool all);
 
@@ -146,6 +185,7 @@ private:
   std::unordered_map<std::string, held_account> accounts_;
   std::vector<int64_t> delivered_; ///< answers to be marked with the next group
   int64_t now_us_ = 0;
+  std::optional<epoch_row> last_epoch_; ///< closed
   int64_t last_due_minute_ = -1;
   int64_t last_forget_us_ = 0;
   uint64_t checked_seq_ = 0;

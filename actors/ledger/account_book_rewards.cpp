@@ -12,10 +12,6 @@ namespace neuroshard {
 
 namespace {
 
-constexpr uint64_t steps_max = uint64_t{1} << 62;
-constexpr uint64_t label_tokens_max = uint64_t{1} << 48;
-constexpr uint32_t layers_max = 65'536;
-
 /// What of [begin, end) lies outside the taken ranges, which are ascending and may reach beyond it.
 std::vector<step_range> free_ranges(uint64_t begin, uint64_t end, const std::vector<step_range>& taken) {
   std::vector<step_range> free;
@@ -31,6 +27,14 @@ std::vector<step_range> free_ranges(uint64_t begin, uint64_t end, const std::vec
 }
 
 } // namespace
+
+caf::error refuse_unknown_checkpoint() {
+  problem unknown;
+  unknown.message = "No checkpoint on disk has this model hash.";
+  unknown.field = "model_hash_start";
+  unknown.reason = "unknown_checkpoint";
+  return refuse(errc::failed_precondition, std::move(unknown));
+}
 
 caf::expected<checkpoint_noted> account_book::apply(const note_checkpoint& what) {
   return operate<checkpoint_noted>([&]() -> caf::expected<checkpoint_noted> {
@@ -62,98 +66,145 @@ caf::expected<reward_result> account_book::apply(const reward_training& what) {
     if (what.scarcity_ppm < rules::one_ppm || what.scarcity_ppm > rules::one_ppm + params().scarcity_ppm)
       return refuse_field("scarcity_ppm", "out_of_range", "The scarcity multiplier is out of range.");
 
-    reward_row row;
-    row.type = reward_type::training;
-    row.node_id = what.node_id;
-    row.proof_id = what.proof_id;
-    row.architecture_id = what.architecture_id;
-    row.model_hash = what.model_hash_start;
-    row.step_begin = what.step_begin;
-    row.step_end = what.step_end;
-    row.label_tokens = what.label_tokens;
-    row.layers = what.layers;
-    row.created_us = now_us_;
-    if (const auto old = store_->same_claim(row))
+    reward_row claim;
+    claim.node_id = what.node_id;
+    claim.architecture_id = what.architecture_id;
+    claim.model_hash = what.model_hash_start;
+    claim.step_begin = what.step_begin;
+    claim.step_end = what.step_end;
+    if (const auto old = store_->same_claim(claim))
       return reward_result{true,        old->transaction_id, old->amount, old->steps_rewarded,
                            old->capped, old->matures_us};
-    if (!store_->knows_checkpoint(what.architecture_id, what.model_hash_start)) {
-      problem unknown;
-      unknown.message = "No checkpoint on disk has this model hash.";
-      unknown.field = "model_hash_start";
-      unknown.reason = "unknown_checkpoint";
-      return refuse(errc::failed_precondition, std::move(unknown));
-    }
-
-    const auto free = free_ranges(what.step_begin, what.step_end, store_->overlapping(row));
-    for (const auto& range : free)
-      row.steps_rewarded += range.end - range.begin;
-    if (row.steps_rewarded == 0)
+    if (!store_->knows_checkpoint(what.architecture_id, what.model_hash_start))
+      return refuse_unknown_checkpoint();
+    earning work;
+    work.architecture_id = what.architecture_id;
+    work.claimed = {{what.model_hash_start, what.step_begin, what.step_end}};
+    work.label_tokens = what.label_tokens;
+    work.layers = what.layers;
+    if (auto failed = weigh_training(work, what.is_async, what.contribution_age_s,
+                                     multipliers(what.driver, what.validator, true, what.scarcity_ppm)))
+      return failed;
+    if (work.rewarded.empty())
       return reward_result{};
-    // The tokens of a clipped claim are those of its share of the steps, rounded down.
-    const auto tokens = mul_ratio({what.label_tokens}, row.steps_rewarded, what.step_end - what.step_begin);
-    const auto base = rules::training_base(params(), static_cast<uint64_t>(tokens->atto), what.layers,
-                                           what.is_async, what.contribution_age_s);
-    const int64_t month_us = static_cast<int64_t>(params().reputation_days) * us_per_day;
-    const auto proofs = store_->count_proofs(now_us_ - month_us);
-    rules::multipliers by;
-    by.stake_ppm = rules::stake_multiplier_ppm(params(), own().staked);
-    by.role_ppm = rules::role_ppm(params(), what.driver, what.validator, true);
-    by.reputation_ppm = rules::reputation_ppm(params(), proofs.accepted, proofs.rejected, proofs.slashes);
-    by.scarcity_ppm = what.scarcity_ppm;
-    const auto full = base ? rules::multiplied(*base, by) : std::nullopt;
-    if (!full)
-      return refuse_field("label_tokens", "overflow", "The reward does not fit.");
-
-    // Caps: of one proof, and of what the wallet is minted on a UTC day. Fees earned are not minted.
-    const int32_t today = day_of(now_us_);
-    neuro_amount minted_today;
-    for (const auto type :
-         {reward_type::uptime, reward_type::training, reward_type::data, reward_type::validation})
-      minted_today.atto += store_->reward_day(today, type).amount.atto; // Each at most the cap of a day.
-    const auto left = [](neuro_amount cap, neuro_amount used) {
-      return checked_sub(cap, used).value_or(neuro_amount{});
-    };
-    row.base = *base;
-    row.amount = std::min({*full, left(params().max_per_proof, store_->rewarded_for_proof(what.proof_id)),
-                           left(params().max_per_wallet_day, minted_today)});
-    row.capped = row.amount < *full;
-    row.matures_us = now_us_ + static_cast<int64_t>(params().maturity_s) * us_per_second;
-
-    uint64_t seq = 0;
-    if (row.amount.atto == 0) {
-      row.state = reward_state::matured; // Nothing to come; the steps count as rewarded.
-    } else {
-      posting_set postings;
-      postings.mint(row.amount).add(wallet_, account_part::pending, row.amount);
-      reference_list refs = {{"type", to_string(row.type)},
-                             {"architecture", row.architecture_id},
-                             {"model", kernels::to_hex(row.model_hash)},
-                             {"steps", std::to_string(row.step_begin) + "-" + std::to_string(row.step_end)}};
-      if (!row.proof_id.empty())
-        refs.emplace_back("proof", row.proof_id);
-      const auto made = record({transaction_kind::reward,
-                                std::string(mint_account),
-                                wallet_,
-                                row.amount,
-                                {},
-                                {},
-                                {},
-                                std::move(refs),
-                                history_type::reward},
-                               postings);
-      if (!made)
-        return made.error();
-      seq = made->seq;
-      row.transaction_id = kernels::to_hex(made->id);
-      auto day = store_->reward_day(today, row.type);
-      day.amount.atto += row.amount.atto;
-      ++day.proofs;
-      store_->save_reward_day(today, row.type, day);
-    }
-    store_->insert_reward(row, own().id, seq, free);
-    return reward_result{false,      row.transaction_id, row.amount, row.steps_rewarded,
-                         row.capped, row.matures_us};
+    const auto row = mint(work, what.proof_id);
+    if (!row)
+      return row.error();
+    return reward_result{false,       row->transaction_id, row->amount, row->steps_rewarded,
+                         row->capped, row->matures_us};
   });
+}
+
+uint64_t account_book::earning::steps_rewarded() const {
+  uint64_t steps = 0;
+  for (const auto& part : rewarded)
+    steps += part.step_end - part.step_begin;
+  return steps;
+}
+
+rules::multipliers account_book::multipliers(bool driver, bool validator, bool training,
+                                             uint64_t scarcity_ppm) {
+  const int64_t month_us = static_cast<int64_t>(params().reputation_days) * us_per_day;
+  const auto proofs = store_->count_proofs(now_us_ - month_us);
+  rules::multipliers by;
+  by.stake_ppm = rules::stake_multiplier_ppm(params(), own().staked);
+  by.role_ppm = rules::role_ppm(params(), driver, validator, training);
+  by.reputation_ppm = rules::reputation_ppm(params(), proofs.accepted, proofs.rejected, proofs.slashes);
+  by.scarcity_ppm = scarcity_ppm;
+  return by;
+}
+
+caf::error account_book::weigh_training(earning& of, bool is_async, uint64_t age_s,
+                                        const rules::multipliers& by) {
+  of.type = reward_type::training;
+  uint64_t steps = 0;
+  for (const auto& segment : of.claimed) {
+    steps += segment.step_end - segment.step_begin;
+    const auto taken = store_->overlapping(options_.identity->node_id(), of.architecture_id, segment);
+    for (const auto& range : free_ranges(segment.step_begin, segment.step_end, taken))
+      of.rewarded.push_back({segment.model_hash, range.begin, range.end});
+  }
+  if (of.rewarded.empty())
+    return store_->fault();
+  // The tokens of a clipped claim are those of its share of the steps, rounded down.
+  const auto tokens = mul_ratio({of.label_tokens}, of.steps_rewarded(), steps);
+  const auto base =
+      rules::training_base(params(), static_cast<uint64_t>(tokens->atto), of.layers, is_async, age_s);
+  const auto full = base ? rules::multiplied(*base, by) : std::nullopt;
+  if (!full)
+    return refuse_field("label_tokens", "overflow", "The reward does not fit.");
+  of.base = *base;
+  of.full = *full;
+  return store_->fault();
+}
+
+caf::expected<reward_row> account_book::mint(const earning& of, const std::string& proof_id) {
+  reward_row row;
+  row.type = of.type;
+  row.node_id = options_.identity->node_id();
+  row.proof_id = proof_id;
+  row.architecture_id = of.architecture_id;
+  if (!of.claimed.empty()) {
+    row.model_hash = of.claimed.front().model_hash;
+    row.step_begin = of.claimed.front().step_begin;
+    row.step_end = of.claimed.back().step_end;
+  }
+  row.label_tokens = of.label_tokens;
+  row.layers = of.layers;
+  row.steps_rewarded = of.steps_rewarded();
+  row.base = of.base;
+  row.created_us = now_us_;
+  row.matures_us = now_us_ + static_cast<int64_t>(params().maturity_s) * us_per_second;
+
+  // Caps: of one proof, and of what the wallet is minted on a UTC day. Fees earned are not minted.
+  const int32_t today = day_of(now_us_);
+  neuro_amount minted_today;
+  for (const auto type :
+       {reward_type::uptime, reward_type::training, reward_type::data, reward_type::validation})
+    minted_today.atto += store_->reward_day(today, type).amount.atto; // Each at most the cap of a day.
+  const auto left = [](neuro_amount cap, neuro_amount used) {
+    return checked_sub(cap, used).value_or(neuro_amount{});
+  };
+  row.amount = std::min({of.full, left(params().max_per_proof, store_->rewarded_for_proof(proof_id)),
+                         left(params().max_per_wallet_day, minted_today)});
+  row.capped = row.amount < of.full;
+
+  uint64_t seq = 0;
+  if (row.amount.atto == 0) {
+    row.state = reward_state::matured; // Nothing to come; the steps count as rewarded.
+  } else {
+    posting_set postings;
+    postings.mint(row.amount).add(wallet_, account_part::pending, row.amount);
+    reference_list refs = {{"type", to_string(row.type)}};
+    if (!of.claimed.empty())
+      refs.emplace_back("architecture", row.architecture_id);
+    for (const auto& segment : of.claimed) {
+      refs.emplace_back("model", kernels::to_hex(segment.model_hash));
+      refs.emplace_back("steps", std::to_string(segment.step_begin) + "-" + std::to_string(segment.step_end));
+    }
+    if (!row.proof_id.empty())
+      refs.emplace_back("proof", row.proof_id);
+    const auto made = record({transaction_kind::reward,
+                              std::string(mint_account),
+                              wallet_,
+                              row.amount,
+                              {},
+                              {},
+                              {},
+                              std::move(refs),
+                              history_type::reward},
+                             postings);
+    if (!made)
+      return made.error();
+    seq = made->seq;
+    row.transaction_id = kernels::to_hex(made->id);
+    auto day = store_->reward_day(today, row.type);
+    day.amount.atto += row.amount.atto;
+    ++day.proofs;
+    store_->save_reward_day(today, row.type, day);
+  }
+  store_->insert_reward(row, own().id, seq, of.rewarded);
+  return row;
 }
 
 caf::error account_book::release_due() {

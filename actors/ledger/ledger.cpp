@@ -102,6 +102,8 @@ ledger_actor::behavior_type ledger(ledger_pointer self, std::shared_ptr<std::uni
       [self](const refund_inference& what) { return take<refund_result>(self, what); },
       [self](const note_checkpoint& what) { return take<checkpoint_noted>(self, what); },
       [self](const reward_training& what) { return take<reward_result>(self, what); },
+      [self](const keep_commitment& what) { return take<commitment_kept>(self, what); },
+      [self](const record_proof& what) { return take<proof_result>(self, what); },
       [self](const find_response& what) { return take<found_response>(self, what); },
       [self](const keep_response& what) { return take<found_response>(self, what); },
       [self](const mark_delivered& what) { self->state.book->mark_delivered(what.row); },

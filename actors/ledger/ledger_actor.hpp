@@ -107,6 +107,8 @@ using ledger_actor = caf::typed_actor<
     // Minting for training done here.
     caf::replies_to<note_checkpoint>::with<checkpoint_noted>,
     caf::replies_to<reward_training>::with<reward_result>,
+    caf::replies_to<keep_commitment>::with<commitment_kept>,
+    caf::replies_to<record_proof>::with<proof_result>,
     // Duplicate suppression of HTTP requests.
     caf::replies_to<find_response>::with<found_response>,
     caf::replies_to<keep_response>::with<found_response>, caf::reacts_to<mark_delivered>,

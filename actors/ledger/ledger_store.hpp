@@ -3,6 +3,7 @@
 #include "actors/common/error.hpp"
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/ledger/ledger_types.hpp"
+#include "actors/ledger/proof_store.hpp"
 #include "actors/ledger/records.hpp"
 
 #include <cstdint>
@@ -158,17 +159,19 @@ public:
                                int64_t now_us) = 0;
   virtual bool knows_checkpoint(const std::string& architecture_id, const digest& model_hash) = 0;
   virtual std::optional<reward_row> same_claim(const reward_row& claim) = 0;
-  /// Rewarded ranges of the claim's key that overlap it, ascending.
-  virtual std::vector<step_range> overlapping(const reward_row& claim) = 0;
+  /// Rewarded ranges of a segment's key that overlap it, ascending.
+  virtual std::vector<step_range> overlapping(const std::string& node_id, const std::string& architecture_id,
+                                              const step_segment& segment) = 0;
   virtual neuro_amount rewarded_for_proof(const std::string& proof_id) = 0;
   virtual void insert_reward(reward_row& row, int64_t account_id, uint64_t seq,
-                             const std::vector<step_range>& ranges) = 0;
+                             const std::vector<step_segment>& ranges) = 0;
   virtual std::vector<reward_row> pending_rewards() = 0;
   virtual void end_reward(int64_t id, reward_state state, uint64_t seq) = 0;
   virtual reward_day_row reward_day(int32_t day, reward_type type) = 0;
   virtual void save_reward_day(int32_t day, reward_type type, const reward_day_row& row) = 0;
   /// Of this book's records since then.
   virtual proof_counts count_proofs(int64_t since_us) = 0;
+  virtual proof_store& proofs() = 0;
 
   virtual std::optional<answer_row> answer_by_key(const request_mark& mark, int64_t since_us) = 0;
   virtual std::optional<answer_row> undelivered_answer(const request_mark& mark, int64_t since_us) = 0;

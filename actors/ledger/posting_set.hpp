@@ -38,6 +38,13 @@ caf::error refuse_field(std::string field, std::string reason, std::string messa
                         std::vector<std::pair<std::string, detail_value>> details = {});
 /// INSUFFICIENT_BALANCE with its exact details.
 caf::error refuse_funds(neuro_amount required, neuro_amount available);
+/// Work that begins at weights no checkpoint on disk holds.
+caf::error refuse_unknown_checkpoint();
+
+// What a claim may say; far from where sums and products could overflow.
+inline constexpr uint64_t steps_max = uint64_t{1} << 62;
+inline constexpr uint64_t label_tokens_max = uint64_t{1} << 48;
+inline constexpr uint32_t layers_max = 65'536;
 
 inline constexpr int64_t undelivered_us = 120 * 1'000'000LL;
 inline constexpr int64_t keyed_us = 24 * 3'600 * 1'000'000LL;

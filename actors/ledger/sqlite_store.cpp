@@ -2,6 +2,7 @@
 
 #include "actors/ledger/schema.hpp"
 #include "actors/ledger/sqlite.hpp"
+#include "actors/ledger/sqlite_proof_store.hpp"
 
 #include <algorithm>
 #include <map>
@@ -171,6 +172,7 @@ public:
     if (auto failed = migrate_schema(db_))
       return failed;
     sql_ = std::make_unique<statements>(db_);
+    proofs_ = make_sqlite_proof_store(db_);
     return db_.fault();
   }
 
@@ -195,6 +197,7 @@ public:
 
   void close() override {
     sql_.reset();
+    proofs_.reset();
     // Operators copy ledger.db alone. SQLite empties the log into it when the last connection closes, but
     // here a reader, which may not write, is often the last. A reader in the middle of a page stops this,
     // which is then no loss: the log stays.
@@ -380,10 +383,11 @@ public:
     return row.next() ? std::optional(reward_of(row)) : std::nullopt;
   }
 
-  std::vector<step_range> overlapping(const reward_row& claim) override {
+  std::vector<step_range> overlapping(const std::string& node_id, const std::string& architecture_id,
+                                      const step_segment& segment) override {
     std::vector<step_range> ranges;
-    auto row = sql_->overlapping.query(claim.node_id, claim.architecture_id, claim.model_hash,
-                                       claim.step_begin, claim.step_end);
+    auto row = sql_->overlapping.query(node_id, architecture_id, segment.model_hash, segment.step_begin,
+                                       segment.step_end);
     while (row.next())
       ranges.push_back({static_cast<uint64_t>(row.integer(0)), static_cast<uint64_t>(row.integer(1))});
     return ranges;
@@ -397,7 +401,7 @@ public:
   }
 
   void insert_reward(reward_row& row, int64_t account_id, uint64_t seq,
-                     const std::vector<step_range>& ranges) override {
+                     const std::vector<step_segment>& ranges) override {
     if (!sql_->insert_reward.run(
             account_id, id_or_none(static_cast<int64_t>(seq)), static_cast<int>(row.type), row.node_id,
             row.proof_id, row.architecture_id, row.model_hash, row.step_begin, row.step_end, row.label_tokens,
@@ -406,8 +410,8 @@ public:
       return;
     row.id = db_.last_row_id();
     for (const auto& range : ranges)
-      sql_->insert_range.run(row.node_id, row.architecture_id, row.model_hash, range.begin, range.end,
-                             row.id);
+      sql_->insert_range.run(row.node_id, row.architecture_id, range.model_hash, range.step_begin,
+                             range.step_end, row.id);
   }
 
   std::vector<reward_row> pending_rewards() override {
@@ -440,6 +444,8 @@ public:
       counts.slashes = static_cast<uint64_t>(row.integer(0));
     return counts;
   }
+
+  proof_store& proofs() override { return *proofs_; }
 
   // -- duplicate suppression
   // -------------------------------------------------------------------------------------
@@ -482,6 +488,7 @@ private:
 
   connection db_;
   std::unique_ptr<statements> sql_;
+  std::unique_ptr<proof_store> proofs_;
   std::map<std::tuple<int64_t, int, int32_t>, int64_t> history_counts_;
 };
 

@@ -43,6 +43,8 @@ inline ledger_actor::behavior_type rewarding_ledger(ledger_actor::pointer, std::
         s->rewards.push_back(r);
         return reward_result{};
       },
+      [=](const keep_commitment&) -> caf::result<commitment_kept> { return unset(); },
+      [=](const record_proof&) -> caf::result<proof_result> { return unset(); },
       [=](const find_response&) -> caf::result<found_response> { return unset(); },
       [=](const keep_response&) -> caf::result<found_response> { return unset(); },
       [](const mark_delivered&) {},

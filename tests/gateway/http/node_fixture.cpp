@@ -93,6 +93,8 @@ ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, std::shared_p
       [refused](const refund_inference&) -> caf::result<refund_result> { return refused("unused"); },
       [refused](const note_checkpoint&) -> caf::result<checkpoint_noted> { return refused("unused"); },
       [refused](const reward_training&) -> caf::result<reward_result> { return refused("unused"); },
+      [refused](const keep_commitment&) -> caf::result<commitment_kept> { return refused("unused"); },
+      [refused](const record_proof&) -> caf::result<proof_result> { return refused("unused"); },
       [script](const find_response& f) -> caf::result<found_response> {
         const std::lock_guard hold(script->guard);
         for (const keep_response& k : script->kept)

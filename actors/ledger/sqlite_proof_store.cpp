@@ -1,0 +1,117 @@
+#include "actors/ledger/sqlite_proof_store.hpp"
+
+#include <algorithm>
+
+namespace neuroshard {
+
+namespace {
+
+using sqlite::blob;
+using sqlite::connection;
+using sqlite::statement;
+
+blob bytes_of(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+class sqlite_proof_store final : public proof_store {
+public:
+  explicit sqlite_proof_store(connection& db)
+      : answer_(db, "SELECT reward FROM proofs WHERE proof_id = ? AND own = 1"),
+        rewarded_(db,
+                  "SELECT type, steps_rewarded, capped FROM rewards WHERE proof_id = ? AND proof_id <> ''"),
+        nonce_(db, "SELECT 1 FROM proofs WHERE node_id = ? AND nonce = ?"),
+        insert_(db, "INSERT INTO proofs VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        receipt_(db, "SELECT own, confirmed, proof_id IS NOT NULL, driver_wallet FROM receipts WHERE "
+                     "receipt_id = ?"),
+        put_receipt_(db, "UPDATE receipts SET proof_id = ? WHERE receipt_id = ?"),
+        count_commitments_(db, "SELECT count(*) FROM commitments"),
+        keep_commitment_(db, "INSERT INTO commitments VALUES (?, NULL, ?, ?) ON CONFLICT (commitment) DO "
+                             "UPDATE SET created_us = excluded.created_us"),
+        put_commitment_(db, "UPDATE commitments SET proof_id = ? WHERE commitment = ? AND proof_id IS NULL"),
+        forget_commitments_(db, "DELETE FROM commitments WHERE created_us <= ?"),
+        last_epoch_(db,
+                    "SELECT epoch_id, previous_hash, epoch_hash, start_us, end_us, last_seq, payload FROM "
+                    "epochs ORDER BY epoch_id DESC LIMIT 1") {}
+
+  std::optional<proof_answer> answer(const kernels::digest& proof_id) override {
+    auto row = answer_.query(proof_id);
+    if (!row.next())
+      return std::nullopt;
+    proof_answer made;
+    made.reward = row.amount(0);
+    const std::string name = kernels::to_hex(proof_id);
+    for (auto part = rewarded_.query(name); part.next();) {
+      made.steps_rewarded += static_cast<uint64_t>(part.integer(1));
+      made.capped = made.capped || part.integer(2) != 0;
+    }
+    return made;
+  }
+
+  bool knows_nonce(const std::string& node_id, const std::string& nonce) override {
+    return nonce_.query(node_id, nonce).next();
+  }
+
+  void insert(const proof_row& row) override {
+    insert_.run(row.id, row.node_id, row.wallet, static_cast<int>(row.type), row.first_layer,
+                row.timestamp_us, row.nonce, row.epoch_id, row.uptime_begin_us, row.accepted, row.reason,
+                row.reward, bytes_of(row.proof.payload), blob(row.proof.key), blob(row.proof.sig),
+                bytes_of(row.proof.delegation));
+  }
+
+  std::optional<held_receipt> receipt(const kernels::digest& receipt_id) override {
+    auto row = receipt_.query(receipt_id);
+    if (!row.next())
+      return std::nullopt;
+    return held_receipt{row.integer(0) != 0, row.integer(1) != 0, row.integer(2) != 0,
+                        std::string(row.text(3))};
+  }
+
+  void put_receipt(const kernels::digest& receipt_id, const kernels::digest& proof_id) override {
+    put_receipt_.run(proof_id, receipt_id);
+  }
+
+  uint64_t count_commitments() override {
+    auto row = count_commitments_.query();
+    return row.next() ? static_cast<uint64_t>(row.integer(0)) : 0;
+  }
+
+  void keep_commitment(const kernels::digest& commitment, const std::string& preimage,
+                       int64_t now_us) override {
+    keep_commitment_.run(commitment, now_us, bytes_of(preimage));
+  }
+
+  void put_commitment(const kernels::digest& commitment, const kernels::digest& proof_id) override {
+    put_commitment_.run(proof_id, commitment);
+  }
+
+  void forget_commitments(int64_t before_us) override { forget_commitments_.run(before_us); }
+
+  std::optional<epoch_row> last_epoch() override {
+    auto row = last_epoch_.query();
+    if (!row.next())
+      return std::nullopt;
+    epoch_row made;
+    made.id = static_cast<uint64_t>(row.integer(0));
+    made.previous_hash = row.digest(1);
+    made.hash = row.digest(2);
+    made.start_us = row.integer(3);
+    made.end_us = row.integer(4);
+    made.last_seq = static_cast<uint64_t>(row.integer(5));
+    const blob payload = row.bytes(6);
+    made.signed_record.payload.assign(payload.begin(), payload.end());
+    return made;
+  }
+
+private:
+  statement answer_, rewarded_, nonce_, insert_, receipt_, put_receipt_, count_commitments_, keep_commitment_,
+      put_commitment_, forget_commitments_, last_epoch_;
+};
+
+} // namespace
+
+std::unique_ptr<proof_store> make_sqlite_proof_store(connection& db) {
+  return std::make_unique<sqlite_proof_store>(db);
+}
+
+} // namespace neuroshard

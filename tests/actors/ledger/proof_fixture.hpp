@@ -1,0 +1,71 @@
+#pragma once
+
+#include "actors/ledger/sqlite.hpp"
+#include "tests/actors/ledger/book_fixture.hpp"
+#include "tests/actors/ledger/record_fixture.hpp"
+
+#include <fmt/format.h>
+
+namespace neuroshard::testing {
+
+/// A book whose node proves its work.
+struct proof_fixture : book_fixture {
+  digest model = digest_of("model");
+  uint64_t proofs_made = 0;
+
+  proof_fixture() {
+    open();
+    done(note_checkpoint{architecture, model, 0});
+  }
+
+  /// A minute of 4 steps of 2,048 label tokens on 6 layers, beginning at `step`.
+  work_proof trained(uint64_t step) {
+    auto proof = good_proof(*options.identity, book->chain_id(), architecture, clock->us);
+    proof.nonce = fmt::format("{:032x}", ++proofs_made);
+    proof.step_begin = step;
+    proof.step_end = step + 4;
+    proof.model_hash_start = proof.model_hash_end = model;
+    return proof;
+  }
+  work_proof idle() {
+    auto proof = trained(0);
+    proof.label_tokens = proof.steps = proof.step_begin = proof.step_end = proof.batch_size = proof.seq_len =
+        0;
+    proof.model_hash_start = proof.model_hash_end = proof.gradient_commitment = proof.data_hash = {};
+    proof.gradient_norm_e6 = proof.loss_e6 = {};
+    return proof;
+  }
+  record_proof recorded(const work_proof& proof, std::string refused = {}) const {
+    record_proof what;
+    what.proof = options.identity->sign_as_node(proof_tag, canonical_payload(proof));
+    what.refused = std::move(refused);
+    if (proof.steps > 0)
+      what.segments = {{proof.model_hash_start.value_or(digest{}), proof.step_begin, proof.step_end}};
+    return what;
+  }
+  /// The minute after this one; what is due is done.
+  void next_minute(int64_t seconds = 60) {
+    clock->advance_s(seconds);
+    REQUIRE(book->run_due());
+    REQUIRE(!book->commit());
+  }
+  /// Changes the file behind the book's back.
+  void edit(const std::string& sql) const {
+    sqlite::connection db;
+    REQUIRE(!db.open(options.path, sqlite::connection::mode::read_write));
+    REQUIRE(db.execute(sql.c_str()));
+  }
+  /// A receipt for work done here, counter-signed by `driver_wallet`, as recording one leaves it.
+  digest receipt(std::string_view name, const std::string& driver_wallet, bool confirmed = true,
+                 bool own = true) const {
+    const digest id = digest_of(name);
+    edit(fmt::format("INSERT INTO receipts (receipt_id, worker_node_id, driver_node_id, kind, work_id, own, "
+                     "confirmed, received_us, worker_blob, driver_blob, driver_wallet, nonce) VALUES "
+                     "(x'{0}', 'w', 'd', 1, '{1}', {2}, {3}, {4}, x'00', x'00', '{5}', x'{0}')",
+                     kernels::to_hex(id), name, own ? 1 : 0, confirmed ? 1 : 0, clock->us.load(),
+                     driver_wallet));
+    return id;
+  }
+};
+
+} // namespace neuroshard::testing
