@@ -1,0 +1,76 @@
+#include "actors/identity/wire.hpp"
+
+namespace neuroshard::wire {
+
+namespace {
+
+void put_varint(std::string& out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7)
+    out.push_back(static_cast<char>(value | 0x80));
+  out.push_back(static_cast<char>(value));
+}
+
+bool take_varint(std::string_view& in, uint64_t& out) {
+  out = 0;
+  for (int shift = 0; shift < 64 && !in.empty(); shift += 7) {
+    const auto byte = static_cast<uint8_t>(in.front());
+    in.remove_prefix(1);
+    if (shift == 63 && byte > 1)
+      return false;
+    out |= static_cast<uint64_t>(byte & 0x7f) << shift;
+    if (byte < 0x80)
+      return true;
+  }
+  return false;
+}
+
+} // namespace
+
+void put_bytes(std::string& out, uint32_t field, std::string_view bytes) {
+  if (bytes.empty())
+    return;
+  put_varint(out, field << 3 | 2);
+  put_varint(out, bytes.size());
+  out.append(bytes);
+}
+
+void put_unsigned(std::string& out, uint32_t field, uint64_t value) {
+  if (value == 0)
+    return;
+  put_varint(out, field << 3);
+  put_varint(out, value);
+}
+
+bool read_fields(std::string_view in, const std::function<bool(const field&)>& each) {
+  if (in.size() > message_bytes_max)
+    return false;
+  while (!in.empty()) {
+    uint64_t key = 0;
+    if (!take_varint(in, key) || (key >> 3) == 0 || (key >> 3) > 0x1fffffff)
+      return false;
+    field now;
+    now.number = static_cast<uint32_t>(key >> 3);
+    switch (key & 7) {
+    case 0:
+      if (!take_varint(in, now.value))
+        return false;
+      break;
+    case 2: {
+      uint64_t size = 0;
+      if (!take_varint(in, size) || size > in.size())
+        return false;
+      now.is_bytes = true;
+      now.bytes = in.substr(0, size);
+      in.remove_prefix(size);
+      break;
+    }
+    default:
+      return false;
+    }
+    if (!each(now))
+      return false;
+  }
+  return true;
+}
+
+} // namespace neuroshard::wire
