@@ -115,9 +115,15 @@ caf::error account_book::check_beginning() {
   params_ = store_->params();
   if (params_.empty() || params_.front().from_us != 0)
     return store_->fault() ? store_->fault() : refuse(errc::data_loss, "ledger.db has lost its parameters.");
-  if (!(params_.back().params == options_.params)) {
-    // In force from the next minute on: an epoch has one set of parameters.
-    params_.push_back({(now_us_ / us_per_minute + 1) * us_per_minute, options_.params});
+  // The book's time: the clock may be behind the newest transaction.
+  if (const auto newest = store_->head())
+    now_us_ = std::max(now_us_, newest->timestamp_us);
+  // In force from the next minute on: an epoch has one set of parameters. Those of a start with the clock
+  // ahead never were, and go.
+  const int64_t next_minute = (now_us_ / us_per_minute + 1) * us_per_minute;
+  if (!(params_.back().params == options_.params) || params_.back().from_us > next_minute) {
+    std::erase_if(params_, [&](const params_row& row) { return row.from_us >= next_minute; });
+    params_.push_back({next_minute, options_.params});
     store_->insert_params(params_.back());
     log::info("ledger", "params-changed hash={}", kernels::to_hex(params_hash(options_.params)));
   }

@@ -129,6 +129,7 @@ public:
   virtual std::optional<genesis_record> genesis() = 0;
   virtual void insert_genesis(const genesis_record& genesis, const digest& chain_id) = 0;
   virtual std::vector<params_row> params() = 0;
+  /// In place of rows from then on or later.
   virtual void insert_params(const params_row& row) = 0;
   virtual std::optional<head_row> head() = 0;
   virtual totals_row totals() = 0;

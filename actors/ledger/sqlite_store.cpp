@@ -89,7 +89,9 @@ struct statements {
             "AND token = ? AND path = ? AND created_us > ? ORDER BY created_us DESC, id DESC LIMIT 1"),
         insert_answer(db, "INSERT INTO idempotency VALUES (NULL, ?, ?, ?, ?, ?, ?, 0, ?)"),
         deliver(db, "UPDATE idempotency SET delivered = 1 WHERE id = ?"),
-        forget(db, "DELETE FROM idempotency WHERE (created_us <= ?1 AND key = '') OR created_us <= ?2") {}
+        // The newest stays, so that its number is never given again: a response delivered late may name it.
+        forget(db, "DELETE FROM idempotency WHERE ((created_us <= ?1 AND key = '') OR created_us <= ?2) AND "
+                   "id < (SELECT max(id) FROM idempotency)") {}
 
   static std::string reservation_columns(const char* where) {
     return std::string("SELECT request_id, reserved, price, prompt_tokens, max_tokens, created_us, "
@@ -242,7 +244,9 @@ public:
   }
 
   void insert_params(const params_row& row) override {
-    statement insert(db_, "INSERT OR REPLACE INTO params VALUES (?, ?, ?)");
+    statement drop(db_, "DELETE FROM params WHERE from_us >= ?");
+    drop.run(row.from_us);
+    statement insert(db_, "INSERT INTO params VALUES (?, ?, ?)");
     insert.run(row.from_us, params_hash(row.params), canonical_params(row.params));
   }
 
