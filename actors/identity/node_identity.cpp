@@ -19,10 +19,9 @@ caf::expected<node_identity> node_identity::make(const access_token& token, uint
   made.node_id_ = node_id_of(made.node_.pub);
   made.token_digest_ = neuroshard::token_digest(token);
   if (instance > 0) {
-    constexpr int64_t ms_per_day = 86'400'000;
     signed_blob blob;
-    blob.payload = encode_delegation(
-        {made.node_.pub, made.address_, now_unix_ms, now_unix_ms + delegation_days * ms_per_day});
+    blob.payload =
+        encode_delegation({made.node_.pub, made.address_, now_unix_ms, now_unix_ms + delegation_ms});
     blob.key = made.wallet_.pub;
     blob.sig = sign(made.wallet_, delegation_tag, blob.payload);
     made.delegation_ = encode_signed_blob(blob);

@@ -29,6 +29,7 @@ struct delegation {
 
 inline constexpr std::string_view delegation_tag = "neuroshard-delegate-v1";
 inline constexpr int64_t delegation_days = 30;
+inline constexpr int64_t delegation_ms = delegation_days * 86'400'000;
 
 /// Protobuf bytes of messages Delegation and SignedBlob, fields in order. The readers refuse unknown wire
 /// types, wrong lengths and more than 64 KiB.
@@ -42,8 +43,8 @@ struct blob_signer {
   std::string node_id;
   std::string address; ///< the wallet: from the delegation, else of the node key itself
 };
-/// Checks signature and delegation (signed by the wallet it names, for this node key, not expired at
-/// now_unix_ms). Refusal: unauthorized with reason `bad_signature` or `bad_delegation`.
+/// Checks signature and delegation (signed by the wallet it names, for this node key, for at most 30 days,
+/// not expired at now_unix_ms). Refusal: unauthorized with reason `bad_signature` or `bad_delegation`.
 caf::expected<blob_signer> verify_blob(const signed_blob& blob, std::string_view tag, int64_t now_unix_ms);
 
 /// The node's keys. Immutable and thread safe after it is made; secrets are wiped when it goes.

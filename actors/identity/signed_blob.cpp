@@ -97,6 +97,9 @@ caf::expected<blob_signer> verify_blob(const signed_blob& blob, std::string_view
   const auto inner = decode_delegation(outer->payload);
   if (!inner || inner->node_key != blob.key || inner->address != address_of(outer->key))
     return not_signed("The delegation is not for this node key.", "bad_delegation");
+  // In 128 bits: both are the sender's numbers.
+  if (static_cast<__int128>(inner->expires_unix_ms) - inner->issued_unix_ms > delegation_ms)
+    return not_signed("The delegation is for more than 30 days.", "bad_delegation");
   if (inner->expires_unix_ms <= now_unix_ms)
     return not_signed("The delegation has expired.", "bad_delegation");
   signer.address = inner->address;

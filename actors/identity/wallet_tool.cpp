@@ -216,6 +216,10 @@ int verify_message(const parsed& from, std::istream& in, std::ostream& out, std:
 int run_wallet_tool(const std::vector<std::string>& args, const std::string& data_dir, std::istream& in,
                     std::ostream& out, std::ostream& err) {
   const std::string verb = args.empty() ? "" : args[0];
+  if (verb == "--help" || verb == "-h" || (args.size() == 2 && (args[1] == "--help" || args[1] == "-h"))) {
+    out << usage;
+    return exit_done;
+  }
   std::optional<parsed> from;
   if (verb == "new" && (from = parse(args, {}, {"--print-only"}, false, err)))
     return new_wallet(*from, data_dir, out, err);
@@ -228,10 +232,6 @@ int run_wallet_tool(const std::vector<std::string>& args, const std::string& dat
     return verify_message(*from, in, out, err);
   if (verb == "new" || verb == "show" || verb == "sign" || verb == "verify")
     return exit_refused; // parse has said why
-  if (verb == "--help" || verb == "-h") {
-    out << usage;
-    return exit_done;
-  }
   err << usage;
   return exit_refused;
 }

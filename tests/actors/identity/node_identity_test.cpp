@@ -72,6 +72,25 @@ TEST_CASE("a delegation serves nobody else") {
   CHECK(reason_of(verify_blob(mine_blob, "t", now_ms)) == "bad_delegation");
 }
 
+TEST_CASE("a delegation lasts 30 days, whatever it says") {
+  const auto token = parse_token("correct-horse");
+  const auto wallet = wallet_key(token->canonical.view());
+  const auto node = identity_of("correct-horse", 1);
+  const auto delegated = [&](int64_t issued, int64_t expires) {
+    signed_blob inner;
+    inner.payload = encode_delegation({node.node_public_key(), node.address(), issued, expires});
+    inner.key = wallet->pub;
+    inner.sig = sign(*wallet, delegation_tag, inner.payload);
+    auto blob = node.sign_as_node("t", "work");
+    blob.delegation = encode_signed_blob(inner);
+    return verify_blob(blob, "t", now_ms);
+  };
+  CHECK(delegated(now_ms, now_ms + 30 * day_ms));
+  CHECK(reason_of(delegated(now_ms, now_ms + 30 * day_ms + 1)) == "bad_delegation");
+  CHECK(reason_of(delegated(INT64_MIN, INT64_MAX)) == "bad_delegation");
+  CHECK(reason_of(delegated(INT64_MAX, INT64_MIN)) == "bad_delegation");
+}
+
 TEST_CASE("delegations and blobs read back as written") {
   const auto identity = identity_of("correct-horse", 3);
   const auto blob = identity.sign_as_node("t", std::string("by\0tes", 6));

@@ -112,5 +112,18 @@ TEST_CASE_FIXTURE(tool, "bad arguments say what is wrong") {
   CHECK(run({"sign", "a", "b"}) == 1);
   CHECK(run({"verify", "x"}) == 1);
   CHECK(run({"verify", "--public-key", "00", "--signature", "00", "x"}) == 1);
+}
+
+TEST_CASE_FIXTURE(tool, "help is at hand after each verb, and does nothing") {
+  for (const char* verb : {"new", "show", "sign", "verify"})
+    for (const char* help : {"--help", "-h"}) {
+      CHECK(run({verb, help}) == 0);
+      CHECK(out.starts_with("usage: neuroshard wallet new"));
+      CHECK(err.empty());
+    }
   CHECK(run({"--help"}) == 0);
+  CHECK(std::filesystem::is_empty(folder));
+  REQUIRE(run({"new"}) == 0);
+  CHECK(run({"sign", "--", "--help"}) == 0); // a text like any other
+  CHECK(out.starts_with("public key"));
 }
