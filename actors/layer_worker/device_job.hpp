@@ -21,7 +21,7 @@ enum class work_lane : uint8_t { decode = 0, prefill = 1, training = 2, score = 
 inline constexpr size_t work_lanes = 5;
 
 /// What a job does to a training step; DISCARD finds the jobs of its step by it.
-enum class step_part : uint8_t { none, forward, gradient, commit };
+enum class step_part : uint8_t { none, forward, gradient, sample, commit };
 
 /// Work with the address of its answer. Answers exactly once: by `deliver`, by `fail`, or, destroyed without
 /// either, with `draining`.

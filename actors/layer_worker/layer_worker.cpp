@@ -303,6 +303,13 @@ caf::result<backward_reply> layer_worker_state::on_backward(const backward_reque
   return enqueue<backward_reply>(drop_step(request), work_class::backward, work_lane::training, 0);
 }
 
+caf::result<gradient_sample_ptr> layer_worker_state::on_sample(const sample_gradient& request) {
+  if (request.draws.size() > sample_draws_max)
+    return bad_field("draws", "at most " + std::to_string(sample_draws_max));
+  return enqueue<gradient_sample_ptr>(sample(request), work_class::backward, work_lane::training, 0,
+                                      step_part::sample, request.step);
+}
+
 void layer_worker_state::on_tick() {
   const int64_t now_us = time->steady_us();
   const auto idle_since =
@@ -365,6 +372,7 @@ layer_worker_actor::behavior_type layer_worker(layer_worker_state::pointer self,
   return {
       [self](const forward_request& request) { return self->state.on_forward(request); },
       [self](const backward_request& request) { return self->state.on_backward(request); },
+      [self](const sample_gradient& request) { return self->state.on_sample(request); },
       [self](const optimizer_settings& settings) -> caf::result<void> {
         self->state.options.optimizer = settings;
         return caf::unit;

@@ -102,6 +102,8 @@ struct layer_worker_state {
   // training (training_work.cpp)
   work<forward_reply> train(forward_request request);
   work<backward_reply> gradient(backward_request request);
+  caf::result<gradient_sample_ptr> on_sample(const sample_gradient& request);
+  work<gradient_sample_ptr> sample(sample_gradient request);
   work<backward_reply> commit(backward_request request);
   work<backward_reply> drop_step(backward_request request);
   model::sliced<caf::error> commit_step(uint64_t step);

@@ -204,6 +204,7 @@ struct session_copy {
   std::string session_id;
 };
 
+inline constexpr size_t sample_draws_max = 4'096;
 /// Asks for what a gradient commitment tells of the accumulated gradient (spec/economics.md section 9),
 /// before clipping: the L2 norm of each held unit, and the values at `draws` modulo the number of the stage's
 /// parameters, its units one after the other (embed, layers, head) and the tensors of a unit by name. Between
@@ -211,8 +212,9 @@ struct session_copy {
 struct sample_gradient {
   std::string session_id;
   uint64_t step = 0;
-  std::vector<uint64_t> draws; ///< at most 4,096
+  std::vector<uint64_t> draws; ///< at most sample_draws_max
 };
+/// What is not finite shows as it is.
 struct gradient_sample {
   std::vector<std::pair<std::string, double>> unit_norms; ///< unit name, norm
   std::vector<float> values;                              ///< one a draw
@@ -288,6 +290,8 @@ using layer_worker_actor = caf::typed_actor<
     caf::replies_to<forward_request>::with<forward_reply>,
     // Runs the same range backward; commits or discards a training step.
     caf::replies_to<backward_request>::with<backward_reply>,
+    // Tells of the accumulated gradient what a proof commits to.
+    caf::replies_to<sample_gradient>::with<gradient_sample_ptr>,
     // Changes the optimizer's settings from the next COMMIT on.
     caf::replies_to<optimizer_settings>::with<void>,
     // A consistent view of all tensors, read one by one.

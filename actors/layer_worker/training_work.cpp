@@ -189,6 +189,22 @@ layer_worker_state::work<backward_reply> layer_worker_state::gradient(backward_r
   co_return reply;
 }
 
+layer_worker_state::work<gradient_sample_ptr> layer_worker_state::sample(sample_gradient request) {
+  if (auto refused = binding.heard(request.session_id, time->steady_us()))
+    co_return refused;
+  if (auto refused = binding.may_commit(request.step)) // what can be committed can be sampled
+    co_return refused;
+  auto probe = co_await stage->sample_gradient(std::move(request.draws));
+  if (!probe.ok())
+    co_return refuse(probe.status());
+  auto told = std::make_shared<gradient_sample>();
+  const auto units = stage->units();
+  for (size_t i = 0; i < units.size(); ++i)
+    told->unit_norms.emplace_back(units[i].name, probe->unit_norms[i]);
+  told->values = std::move(probe->values);
+  co_return gradient_sample_ptr{std::move(told)};
+}
+
 model::sliced<caf::error> layer_worker_state::commit_step(uint64_t step) {
   const raised flag(committing);
   model::optimizer_step how;

@@ -23,23 +23,8 @@ sliced<result<double>> measure(stage_state& s) {
   double norm_sq = 0;
   const wait_at_end drain(e);
   NEUROSHARD_CO_TRY(e.fill_zero(sum_of(s)));
-  for (const unit_store& store : s.stores) {
-    for (int64_t first = 0; first < store.layout.count; first += piece_elements) {
-      const int64_t count = std::min(piece_elements, store.layout.count - first);
-      const tensor piece = make_tensor(
-          at_offset(store.gradient, static_cast<uint64_t>(first) * sizeof(float)), dtype::f32, {count});
-      kernels::grad_norm_args args;
-      args.gradients = std::span(&piece, 1);
-      args.sum_sq = sum_of(s);
-      auto scratch = e.workspace(e.ops().grad_norm_workspace(e.d(), args));
-      if (!scratch.ok())
-        co_return scratch.status();
-      args.workspace = *scratch;
-      NEUROSHARD_CO_TRY(e.ops().grad_norm(e.q(), args));
-      if (e.spent_bytes(static_cast<double>(piece.bytes())))
-        co_await end_slice{};
-    }
-  }
+  for (const unit_store& store : s.stores)
+    NEUROSHARD_CO_TRY(co_await add_squares(e, store, sum_of(s)));
   NEUROSHARD_CO_TRY(e.queue().copy(&norm_sq, sum_of(s).data, sizeof(double)));
   NEUROSHARD_CO_TRY(e.queue().wait());
   if (!std::isfinite(norm_sq))
@@ -101,6 +86,25 @@ status check_apply(const stage_state& s, const optimizer_step& step) {
 }
 
 } // namespace
+
+sliced<status> add_squares(engine& e, const unit_store& store, tensor sum) {
+  for (int64_t first = 0; first < store.layout.count; first += piece_elements) {
+    const int64_t count = std::min(piece_elements, store.layout.count - first);
+    const tensor piece = make_tensor(at_offset(store.gradient, static_cast<uint64_t>(first) * sizeof(float)),
+                                     dtype::f32, {count});
+    kernels::grad_norm_args args;
+    args.gradients = std::span(&piece, 1);
+    args.sum_sq = sum;
+    auto scratch = e.workspace(e.ops().grad_norm_workspace(e.d(), args));
+    if (!scratch.ok())
+      co_return scratch.status();
+    args.workspace = *scratch;
+    NEUROSHARD_CO_TRY(e.ops().grad_norm(e.q(), args));
+    if (e.spent_bytes(static_cast<double>(piece.bytes())))
+      co_await end_slice{};
+  }
+  co_return status{};
+}
 
 sliced<result<double>> run_gradient_norm(stage_state& s) {
   if (!s.options.train)

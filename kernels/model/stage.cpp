@@ -223,6 +223,9 @@ sliced<result<activations>> stage::backward(microbatch_key key, activations grad
 sliced<result<double>> stage::gradient_norm_sq() {
   return run_gradient_norm(*state_);
 }
+sliced<result<gradient_probe>> stage::sample_gradient(std::vector<uint64_t> draws) {
+  return run_sample_gradient(*state_, std::move(draws));
+}
 sliced<result<apply_output>> stage::apply(optimizer_step step) {
   return run_apply(*state_, step);
 }

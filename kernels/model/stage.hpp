@@ -105,6 +105,12 @@ struct apply_output {
   uint64_t t = 0; ///< Adam's t after the step
 };
 
+/// What tells of an accumulated gradient (before clipping) that it was computed.
+struct gradient_probe {
+  std::vector<double> unit_norms; ///< L2 norm of each held unit, in the order of stage::units()
+  std::vector<float> values;      ///< one a draw
+};
+
 /// SCORE: loss over labels, or hidden, or logits of the last valid position of each sequence.
 struct score_input {
   int64_t sequences = 1;
@@ -230,6 +236,10 @@ public:
                                                 kernels::dtype reply);
   /// Squared L2 norm of the accumulated gradient; remembered until it changes. A non-finite one: not_finite.
   sliced<kernels::result<double>> gradient_norm_sq();
+  /// Norms of the accumulated gradient, and its values at `draws` modulo parameters(): elements are counted
+  /// unit by unit, in a unit tensor by tensor in the order of their names. What is not finite shows as it
+  /// is. invalid_argument: there is no gradient.
+  sliced<kernels::result<gradient_probe>> sample_gradient(std::vector<uint64_t> draws);
   /// Clip and AdamW with the accumulated gradient, then gradients are zero. not_finite: nothing has changed,
   /// discard() is due.
   sliced<kernels::result<apply_output>> apply(optimizer_step step);

@@ -195,6 +195,9 @@ sliced<result<train_output>> run_forward_train(stage_state& s, train_input input
 sliced<result<activations>> run_backward(stage_state& s, microbatch_key key, activations grad_output,
                                          dtype reply);
 sliced<result<double>> run_gradient_norm(stage_state& s);
+/// Adds the sum of squares of a unit's gradient to `sum`, f64 [1], piece by piece in a fixed order.
+sliced<status> add_squares(engine& e, const unit_store& store, tensor sum);
+sliced<result<gradient_probe>> run_sample_gradient(stage_state& s, std::vector<uint64_t> draws);
 sliced<result<apply_output>> run_apply(stage_state& s, optimizer_step step);
 sliced<status> run_discard(stage_state& s);
 

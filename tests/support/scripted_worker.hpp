@@ -19,6 +19,7 @@ namespace neuroshard::test {
 struct worker_script {
   std::function<caf::result<forward_reply>(const forward_request&)> forward;
   std::function<caf::result<backward_reply>(const backward_request&)> backward;
+  std::function<caf::result<gradient_sample_ptr>(const sample_gradient&)> sample;
   std::function<caf::result<serving_info>(const session_copy&)> session;
   std::function<caf::result<std::string>(const serving_hash&)> hash;
   std::function<void(const read_snapshot&)> before_read;
@@ -63,6 +64,9 @@ inline layer_worker_actor::behavior_type scripted_worker(layer_worker_actor::poi
       },
       [=](const backward_request& r) -> caf::result<backward_reply> {
         return script->backward ? script->backward(r) : caf::result<backward_reply>(unset("backward"));
+      },
+      [=](const sample_gradient& r) -> caf::result<gradient_sample_ptr> {
+        return script->sample ? script->sample(r) : caf::result<gradient_sample_ptr>(unset("sample"));
       },
       [=](const optimizer_settings&) -> caf::result<void> { return caf::unit; },
       [=](const open_snapshot&) -> caf::result<snapshot_opened> {
