@@ -165,11 +165,11 @@ neuro_amount account_book::open_pending() {
   neuro_amount sum;
   const auto add = [&](neuro_amount part) { sum = checked_add(sum, part).value_or(sum); };
   for (const auto& row : store_->open_unstakes())
-    add(row.amount);
+    add(row.left());
   for (const auto& row : store_->open_reservations())
     add(row.reserved);
   for (const auto& row : store_->pending_rewards())
-    add(row.amount);
+    add(row.left());
   return sum;
 }
 

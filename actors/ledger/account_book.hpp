@@ -52,6 +52,9 @@ public:
   caf::expected<reward_result> apply(const reward_training& what);
   caf::expected<commitment_kept> apply(const keep_commitment& what);
   caf::expected<proof_result> apply(const record_proof& what);
+  caf::expected<void_result> apply(const void_reward& what);
+  caf::expected<receipt_recorded> apply(const record_receipt& what);
+  caf::expected<offence_result> apply(const record_offence& what);
   caf::expected<found_response> apply(const find_response& what);
   caf::expected<found_response> apply(const keep_response& what);
 
@@ -158,8 +161,6 @@ private:
   caf::expected<std::vector<earning>> weigh(const record_proof& what, const work_proof& proof,
                                             bool worked_for_others);
   caf::expected<stake_result> lock_more(neuro_amount amount, std::optional<lock_row> lock, const char* field);
-  stake_state own_stake(const lock_row& lock);
-  caf::expected<refund_result> give_back(reservation_row row);
   stake_state own_stake(const lock_row& lock);
   caf::expected<refund_result> give_back(reservation_row row);
   /// The receipt a share names, which must be for this payment; nothing when it names none or is unpaid.

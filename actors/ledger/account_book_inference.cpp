@@ -118,14 +118,18 @@ caf::expected<settle_result> account_book::apply(const settle_inference& what) {
         return refuse_field("driver", "invalid_address", "A participant's wallet is no address.");
       addresses.push_back(*address);
     }
-    std::vector<rules::work_share> work;
     for (const auto& worker : what.workers) {
       const auto address = worker.address.empty() ? std::string() : parse_address(worker.address);
       if (!address || worker.credited_work > worker.counted_work)
         return refuse_field("workers", "invalid_share", "A worker's share is malformed.");
       addresses.push_back(*address);
-      work.push_back({worker.counted_work, address->empty() ? 0 : worker.credited_work});
     }
+    if (auto wrong = check_shares(what, addresses))
+      return wrong;
+    std::vector<rules::work_share> work;
+    for (size_t i = 0; i < what.workers.size(); ++i)
+      work.push_back(
+          {what.workers[i].counted_work, addresses[2 + i].empty() ? 0 : what.workers[i].credited_work});
     const auto split =
         cost ? rules::split_fee(params(), *cost, work, !addresses[0].empty(), !addresses[1].empty())
              : std::nullopt;

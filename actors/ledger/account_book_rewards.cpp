@@ -212,12 +212,12 @@ caf::error account_book::release_due() {
     if (start_of_day(row.release_day) > now_us_)
       continue;
     posting_set postings;
-    postings.take(wallet_, account_part::pending, row.amount)
-        .add(wallet_, account_part::available, row.amount);
+    postings.take(wallet_, account_part::pending, row.left())
+        .add(wallet_, account_part::available, row.left());
     const auto made = record({transaction_kind::unstake_release,
                               wallet_,
                               wallet_,
-                              row.amount,
+                              row.left(),
                               {},
                               {},
                               {},
@@ -232,12 +232,12 @@ caf::error account_book::release_due() {
     if (row.matures_us > now_us_)
       break; // They are sorted by their time.
     posting_set postings;
-    postings.take(wallet_, account_part::pending, row.amount)
-        .add(wallet_, account_part::available, row.amount);
+    postings.take(wallet_, account_part::pending, row.left())
+        .add(wallet_, account_part::available, row.left());
     const auto made = record({transaction_kind::reward_mature,
                               wallet_,
                               wallet_,
-                              row.amount,
+                              row.left(),
                               {},
                               {},
                               {},

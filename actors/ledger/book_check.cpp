@@ -2,6 +2,7 @@
 
 #include "actors/ledger/book_walk.hpp"
 #include "actors/ledger/economics_params.hpp"
+#include "actors/ledger/record_check.hpp"
 #include "actors/ledger/schema.hpp"
 #include "actors/ledger/sqlite.hpp"
 #include "actors/ledger/transaction_rows.hpp"
@@ -150,6 +151,14 @@ public:
     found.accounts = accounts;
   }
 
+  /// Receipts and offences; after walk_all.
+  void check_records(bool signatures) {
+    const uint64_t slashed =
+        check_receipts_and_offences(db_, signatures, [this](std::string fault) { add(std::move(fault)); });
+    if (slashed != slashes_)
+      add("there are slashes without their offence");
+  }
+
   /// sum of all parts = minted - burned, and as the running totals say.
   void check_totals() {
     std::array<neuro_amount, 3> sums{};
@@ -208,6 +217,7 @@ private:
       add(std::move(fault));
     found.transactions += walked.transactions;
     found.signatures += walked.signatures;
+    slashes_ += walked.slashes;
     const std::string where = "between transactions " + std::to_string(walked.first_seq) + " and " +
                               std::to_string(walked.last_seq);
     if (walked.transactions > 0 && walked.first_us < last_us_)
@@ -266,12 +276,16 @@ private:
 
   neuro_amount open_pending() {
     neuro_amount sum;
-    for (const char* sql : {"SELECT amount FROM unstakes WHERE ended_seq IS NULL",
-                            "SELECT reserved FROM reservations WHERE state = 0",
-                            "SELECT amount FROM rewards WHERE state = 0"}) {
+    for (const char* sql : {"SELECT amount, slashed FROM unstakes WHERE ended_seq IS NULL",
+                            "SELECT reserved, zeroblob(16) FROM reservations WHERE state = 0",
+                            "SELECT amount, slashed FROM rewards WHERE state = 0"}) {
       statement read(db_, sql);
-      for (auto row = read.query(); row.next();)
-        sum = checked_add(sum, row.amount(0)).value_or(sum);
+      for (auto row = read.query(); row.next();) {
+        const auto left = checked_sub(row.amount(0), row.amount(1));
+        if (!left)
+          add("more was slashed of an unstake or a reward than it was made for");
+        sum = checked_add(sum, left.value_or(neuro_amount{})).value_or(sum);
+      }
     }
     return sum;
   }
@@ -281,6 +295,7 @@ private:
   std::map<int64_t, neuro_amount> caps_;
   neuro_amount minted_today_;
   int32_t minted_day_ = -1;
+  uint64_t slashes_ = 0;
   int64_t last_us_ = 0;
   uint64_t nonce_ = 0;
 };
@@ -320,6 +335,8 @@ caf::expected<book_findings> verify_book(const std::string& path, bool signature
     check.walk_all(path, signatures);
     if (check.faults.empty())
       check.compare();
+    if (check.faults.empty())
+      check.check_records(signatures);
     check.check_totals();
   }
   if (db.faulty())

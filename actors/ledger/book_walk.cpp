@@ -101,6 +101,7 @@ walked_stretch book_walk::walk(uint64_t first_seq, uint64_t last_seq, bool signa
           fault(made, "the signature of " + name() + " is not valid");
       }
     }
+    made.slashes += now_.kind == transaction_kind::slash ? 1 : 0;
     ++made.transactions;
   }
   if (made.faults.size() < faults_max && expected != last_seq + 1)

@@ -33,6 +33,7 @@ struct walked_stretch {
   std::vector<std::string> faults; ///< at most faults_max
   uint64_t transactions = 0;
   uint64_t signatures = 0;                  ///< verified
+  uint64_t slashes = 0;                     ///< transactions of this kind
   uint64_t first_nonce = 0, last_nonce = 0; ///< of its signed rows; 0: none
   int64_t first_us = 0, last_us = 0;
   /// available, staked, pending by account id; for `mint` what it made.

@@ -25,6 +25,10 @@ canonical_writer& canonical_writer::number(std::string_view key, const std::opti
   return text(key, value ? std::to_string(*value) : std::string());
 }
 
+canonical_writer& canonical_writer::amount(std::string_view key, neuro_amount value) {
+  return text(key, to_atto_text(value));
+}
+
 canonical_writer& canonical_writer::bytes(std::string_view key, std::span<const uint8_t> value) {
   return text(key, kernels::to_hex(value));
 }
@@ -78,6 +82,12 @@ bool canonical_reader::flag(std::string_view key) {
   const uint64_t found = number(key);
   ok_ = ok_ && found <= 1;
   return found == 1;
+}
+
+neuro_amount canonical_reader::amount(std::string_view key) {
+  const auto found = from_atto_text(value(key)); // Has one form of each: no sign, no zero in front.
+  ok_ = ok_ && found;
+  return ok_ ? *found : neuro_amount{};
 }
 
 std::optional<kernels::digest> canonical_reader::optional_digest(std::string_view key) {

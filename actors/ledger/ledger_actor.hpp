@@ -108,7 +108,10 @@ using ledger_actor = caf::typed_actor<
     caf::replies_to<note_checkpoint>::with<checkpoint_noted>,
     caf::replies_to<reward_training>::with<reward_result>,
     caf::replies_to<keep_commitment>::with<commitment_kept>,
-    caf::replies_to<record_proof>::with<proof_result>,
+    caf::replies_to<record_proof>::with<proof_result>, caf::replies_to<void_reward>::with<void_result>,
+    // Work done for and by others, and offences.
+    caf::replies_to<record_receipt>::with<receipt_recorded>,
+    caf::replies_to<record_offence>::with<offence_result>,
     // Duplicate suppression of HTTP requests.
     caf::replies_to<find_response>::with<found_response>,
     caf::replies_to<keep_response>::with<found_response>, caf::reacts_to<mark_delivered>,

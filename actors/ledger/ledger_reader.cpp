@@ -18,6 +18,7 @@ namespace {
 constexpr uint32_t page_max = 100;
 constexpr int32_t reward_days_max = 366;
 constexpr unsigned connections_max = 16;
+constexpr size_t unproven_max = 16'384;
 
 caf::error refuse_query(std::string field, std::string message, int64_t min, int64_t max) {
   problem what;
@@ -163,10 +164,11 @@ caf::expected<stake_report> ledger_reader::stake() const {
     report.stake = queries::stake(db, row, impl_->from.params);
     if (report.stake)
       report.days_remaining = static_cast<uint32_t>(std::max(report.stake->unlock_day - today(), 0));
-    sqlite::statement cooling(db, "SELECT amount, release_day FROM unstakes WHERE account_id = ? AND "
-                                  "ended_seq IS NULL ORDER BY release_day");
+    sqlite::statement cooling(db,
+                              "SELECT amount, release_day, slashed FROM unstakes WHERE account_id = ? AND "
+                              "ended_seq IS NULL ORDER BY release_day");
     for (auto each = cooling.query(row.id); each.next();) {
-      report.pending_unstake.atto += each.amount(0).atto;
+      report.pending_unstake.atto += each.amount(0).atto - each.amount(2).atto;
       if (!report.pending_available_day)
         report.pending_available_day = static_cast<int32_t>(each.integer(1));
     }
@@ -218,9 +220,9 @@ caf::expected<earnings_report> ledger_reader::earnings() const {
       if (row.integer(0) == today())
         report.earned_today.atto += row.amount(1).atto;
     }
-    sqlite::statement open(db, "SELECT amount FROM rewards WHERE state = 0");
+    sqlite::statement open(db, "SELECT amount, slashed FROM rewards WHERE state = 0");
     for (auto row = open.query(); row.next();)
-      report.pending.atto += row.amount(0).atto;
+      report.pending.atto += row.amount(0).atto - row.amount(1).atto;
     return report;
   });
 }
@@ -250,6 +252,23 @@ caf::expected<supply_report> ledger_reader::supply() const {
     if (auto row = chain.query(); row.next())
       report.chain_id = kernels::to_hex(row.digest(0));
     return report;
+  });
+}
+
+caf::expected<receipt_page> ledger_reader::receipts(uint32_t limit, uint64_t offset) const {
+  if (limit < 1 || limit > page_max)
+    return refuse_query("limit", "limit is out of its range.", 1, page_max);
+  if (offset > static_cast<uint64_t>(INT64_MAX))
+    return refuse_query("offset", "offset is out of its range.", 0, INT64_MAX);
+  return impl_->read<receipt_page>([&](sqlite::connection& db) -> caf::expected<receipt_page> {
+    return queries::receipts(db, limit, offset);
+  });
+}
+
+caf::expected<std::vector<digest>> ledger_reader::unproven_receipts(int64_t from_us, int64_t to_us,
+                                                                    size_t limit) const {
+  return impl_->read<std::vector<digest>>([&](sqlite::connection& db) -> caf::expected<std::vector<digest>> {
+    return queries::unproven_receipts(db, from_us, to_us, std::min(limit, unproven_max));
   });
 }
 

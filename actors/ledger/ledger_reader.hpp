@@ -4,6 +4,7 @@
 #include "actors/common/error.hpp"
 #include "actors/ledger/economics_params.hpp"
 #include "actors/ledger/ledger_types.hpp"
+#include "actors/ledger/receipt.hpp"
 
 #include <map>
 #include <memory>
@@ -109,6 +110,22 @@ struct supply_report {
   std::string chain_id;
 };
 
+/// A receipt that is kept.
+struct receipt_item {
+  digest id{};
+  receipt what;
+  std::string worker_wallet;
+  std::string driver_wallet; ///< empty while not confirmed
+  bool own = false;          ///< this node did the work
+  bool confirmed = false;    ///< counter-signed by the driver
+  int64_t received_us = 0;   ///< when it came, or was confirmed
+  std::optional<digest> proof_id;
+};
+struct receipt_page {
+  std::vector<receipt_item> items; ///< newest first
+  uint64_t total = 0;
+};
+
 /// Reads the book through read-only connections of its own; never waits for the writer. Each call sees one
 /// committed state. Thread safe: callers may block each other for the time of one query, at most
 /// `connections` run at once. Made after the ledger has been opened.
@@ -133,6 +150,11 @@ public:
   caf::expected<earnings_report> earnings() const;
   caf::expected<reward_rate_report> reward_rate(bool driver, bool validator, bool training) const;
   caf::expected<supply_report> supply() const;
+  /// `limit` is 1 - 100.
+  caf::expected<receipt_page> receipts(uint32_t limit, uint64_t offset) const;
+  /// Receipts for this node's work, confirmed by another wallet within [from_us, to_us), that are in no proof
+  /// yet: ascending by that time, the first `limit`.
+  caf::expected<std::vector<digest>> unproven_receipts(int64_t from_us, int64_t to_us, size_t limit) const;
   /// The stake a validator needs when there are `validators` of them.
   neuro_amount required_stake(uint64_t validators) const;
   const std::string& wallet() const;

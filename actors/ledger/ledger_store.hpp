@@ -4,6 +4,7 @@
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/ledger/ledger_types.hpp"
 #include "actors/ledger/proof_store.hpp"
+#include "actors/ledger/receipt_store.hpp"
 #include "actors/ledger/records.hpp"
 
 #include <cstdint>
@@ -47,6 +48,9 @@ struct unstake_row {
   neuro_amount amount;
   int32_t release_day = 0;
   std::string transaction_id;
+  neuro_amount slashed; ///< of the amount
+
+  neuro_amount left() const { return checked_sub(amount, slashed).value_or(neuro_amount{}); }
 };
 enum class reservation_state : uint8_t { open, settled, refunded };
 struct reservation_row {
@@ -89,6 +93,9 @@ struct reward_row {
   int64_t created_us = 0;
   int64_t matures_us = 0;
   std::string transaction_id;
+  neuro_amount slashed; ///< of the amount, before it matured
+
+  neuro_amount left() const { return checked_sub(amount, slashed).value_or(neuro_amount{}); }
 };
 struct step_range {
   uint64_t begin = 0;
@@ -173,6 +180,7 @@ public:
   /// Of this book's records since then.
   virtual proof_counts count_proofs(int64_t since_us) = 0;
   virtual proof_store& proofs() = 0;
+  virtual receipt_store& receipts() = 0;
 
   virtual std::optional<answer_row> answer_by_key(const request_mark& mark, int64_t since_us) = 0;
   virtual std::optional<answer_row> undelivered_answer(const request_mark& mark, int64_t since_us) = 0;

@@ -6,9 +6,13 @@
 #include "actors/ledger/schema.hpp"
 #include "actors/ledger/sqlite.hpp"
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <fstream>
 #include <ostream>
+#include <string_view>
+#include <utility>
 
 namespace neuroshard {
 
@@ -18,9 +22,21 @@ constexpr int exit_done = 0;
 constexpr int exit_arguments = 1;
 constexpr int exit_storage = 3;
 
-constexpr const char* usage = "usage: neuroshard ledger verify [--signatures]\n"
-                              "       neuroshard ledger export [--format jsonl|csv] [--output FILE]\n"
-                              "       neuroshard ledger check-proof ID\n";
+constexpr const char* usage =
+    "usage: neuroshard ledger verify [--signatures]\n"
+    "       neuroshard ledger export [--format jsonl|csv] [--records KIND] [--output FILE]\n"
+    "         KIND: transactions, shares, receipts, offences, proofs or epochs; without\n"
+    "         it JSON lines have all of them, CSV has transactions\n"
+    "       neuroshard ledger check-proof ID\n";
+
+constexpr std::array<std::pair<std::string_view, export_records>, 6> kinds = {{
+    {"transactions", export_records::transactions},
+    {"shares", export_records::shares},
+    {"receipts", export_records::receipts},
+    {"offences", export_records::offences},
+    {"proofs", export_records::proofs},
+    {"epochs", export_records::epochs},
+}};
 
 int verify(const std::string& path, bool signatures, std::ostream& out, std::ostream& err) {
   const auto begin = std::chrono::steady_clock::now();
@@ -83,7 +99,7 @@ int run_ledger_tool(const std::vector<std::string>& args, const std::string& dat
     return exit_done;
   }
   bool signatures = false;
-  std::string format = "jsonl", output;
+  std::string format = "jsonl", kind, output;
   for (size_t i = 1; i < args.size(); ++i) {
     const size_t equals = args[i].find('=');
     const std::string name = args[i].substr(0, equals);
@@ -96,6 +112,8 @@ int run_ledger_tool(const std::vector<std::string>& args, const std::string& dat
       signatures = true;
     } else if (verb == "export" && name == "--format") {
       format = value();
+    } else if (verb == "export" && name == "--records") {
+      kind = value();
     } else if (verb == "export" && name == "--output") {
       output = value();
     } else {
@@ -113,6 +131,17 @@ int run_ledger_tool(const std::vector<std::string>& args, const std::string& dat
     err << "--format: '" << format << "' is neither jsonl nor csv\n";
     return exit_arguments;
   }
+  auto records = format == "csv" ? export_records::transactions : export_records::all;
+  if (!kind.empty()) {
+    const auto named =
+        std::find_if(kinds.begin(), kinds.end(), [&](const auto& each) { return kind == each.first; });
+    if (named == kinds.end()) {
+      err << "--records: '" << kind
+          << "' is none of transactions, shares, receipts, offences, proofs, epochs\n";
+      return exit_arguments;
+    }
+    records = named->second;
+  }
   std::ofstream file;
   if (!output.empty()) {
     file.open(output, std::ios::binary | std::ios::trunc);
@@ -122,7 +151,8 @@ int run_ledger_tool(const std::vector<std::string>& args, const std::string& dat
     }
   }
   std::ostream& to = output.empty() ? out : file;
-  const auto failed = export_book(path, format == "csv" ? export_format::csv : export_format::json_lines, to);
+  const auto failed =
+      export_book(path, format == "csv" ? export_format::csv : export_format::json_lines, records, to);
   to.flush();
   if (failed || !to) {
     err << (failed ? problem_of(failed).message : "Could not write the export.") << "\n";

@@ -125,9 +125,11 @@ struct worker_share {
   uint64_t credited_work = 0; ///< min(its receipt, counted_work); 0 without a receipt: burned
   std::string receipt_id;     ///< 64 hex, empty for the node itself
 };
-/// Pays for what was produced and frees the rest. Addresses left empty are unpaid: their part is burned.
-/// Refusals: not_found, failed_precondition (already refunded), invalid_request (more tokens than reserved).
-/// Asked twice: the first answer.
+/// Pays for what was produced and frees the rest. Addresses left empty are unpaid, and so are those of other
+/// wallets without a receipt: their part is burned. A receipt that is named must be in the book, of this
+/// request and this wallet, counter-signed by this node, for at least the credited work, or for the role.
+/// Refusals: not_found, failed_precondition (already refunded), invalid_request (more tokens than reserved, a
+/// receipt that does not do). Asked twice: the first answer.
 struct settle_inference {
   std::string request_id;
   uint64_t prompt_tokens = 0;
@@ -244,10 +246,11 @@ struct void_result {
   neuro_amount burned;
 };
 
-/// What a receipt is about (spec/grpc-api.md, Receipt) and both sides' words for it. The gateway has decoded
-/// and checked the signatures; `worker_blob` and `driver_blob` are the SignedBlobs' bytes, the second empty
-/// while the driver has not counter-signed. Asked again, the better of both is kept. Refusals:
-/// invalid_request; already_exists when the same id came with other bytes.
+/// Both sides' words for work done (receipt.hpp): `worker_blob` and `driver_blob` are the SignedBlobs' bytes,
+/// the second empty while the driver has not counter-signed. Asked again, the better of both is kept.
+/// Refusals: those of read_receipt; forbidden when this node is neither side; already_exists (reason
+/// `conflicting_receipt`, detail `receipt_id` of the one that is kept) when the worker has signed another
+/// receipt with the same driver, work id and nonce: both together are evidence of an offence.
 struct record_receipt {
   std::string worker_blob;
   std::string driver_blob;
@@ -260,9 +263,11 @@ struct receipt_recorded {
 
 /// Offences of section 6; numbers are stored.
 enum class offence_class : uint8_t { refuted_proof = 1, conflict, failed_spot_check };
+const char* to_string(offence_class what) noexcept;
 
 /// Bytes signed by `node_id` (of `wallet`) that prove an offence. Kept once by the SHA-256 of the evidence;
-/// the book's own wallet is slashed, within the cooldown of the class only recorded.
+/// the book's own wallet is slashed, within the cooldown of the class only recorded. Asked again: the first
+/// answer.
 struct record_offence {
   offence_class what{};
   std::string node_id;
@@ -272,7 +277,7 @@ struct record_offence {
 struct offence_result {
   bool known_before = false;
   std::string offence_id;     ///< 64 hex
-  std::string transaction_id; ///< empty when nothing was taken
+  std::string transaction_id; ///< of the slash; empty when the offence was only recorded
   neuro_amount slashed;
 };
 

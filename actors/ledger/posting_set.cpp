@@ -1,5 +1,7 @@
 #include "actors/ledger/posting_set.hpp"
 
+#include "actors/ledger/canonical_text.hpp"
+
 namespace neuroshard {
 
 account_book::posting_set& account_book::posting_set::put(std::string_view account, account_part part,
@@ -59,19 +61,19 @@ caf::error refuse_funds(neuro_amount required, neuro_amount available) {
 }
 
 std::string answer_text(const send_result& of) {
-  return field_writer()
-      .put("transaction_id", of.transaction_id)
-      .put("from", of.from)
-      .put("to", of.to)
-      .put("amount", of.amount)
-      .put("fee", of.fee)
-      .put("memo", of.memo)
-      .put("timestamp", static_cast<uint64_t>(of.timestamp_us))
-      .text();
+  return canonical_writer()
+      .text("transaction_id", of.transaction_id)
+      .text("from", of.from)
+      .text("to", of.to)
+      .amount("amount", of.amount)
+      .amount("fee", of.fee)
+      .text("memo", of.memo)
+      .number("timestamp", static_cast<uint64_t>(of.timestamp_us))
+      .payload();
 }
 
 bool read_answer(std::string_view text, send_result& out) {
-  field_reader in(text);
+  canonical_reader in(text);
   out.transaction_id = in.text("transaction_id");
   out.from = in.text("from");
   out.to = in.text("to");
@@ -79,49 +81,49 @@ bool read_answer(std::string_view text, send_result& out) {
   out.fee = in.amount("fee");
   out.memo = in.text("memo");
   out.timestamp_us = static_cast<int64_t>(in.number("timestamp"));
-  return in.ok();
+  return in.done();
 }
 
 std::string answer_text(const stake_result& of) {
-  return field_writer()
-      .put("transaction_id", of.transaction_id)
-      .put("amount", of.stake.amount)
-      .put("start_day", static_cast<uint64_t>(of.stake.start_day))
-      .put("unlock_day", static_cast<uint64_t>(of.stake.unlock_day))
-      .put("multiplier", of.stake.multiplier_ppm)
-      .put("available", of.available)
-      .text();
+  return canonical_writer()
+      .text("transaction_id", of.transaction_id)
+      .amount("amount", of.stake.amount)
+      .number("start_day", static_cast<uint64_t>(of.stake.start_day))
+      .number("unlock_day", static_cast<uint64_t>(of.stake.unlock_day))
+      .number("multiplier", of.stake.multiplier_ppm)
+      .amount("available", of.available)
+      .payload();
 }
 
 bool read_answer(std::string_view text, stake_result& out) {
-  field_reader in(text);
+  canonical_reader in(text);
   out.transaction_id = in.text("transaction_id");
   out.stake.amount = in.amount("amount");
   out.stake.start_day = static_cast<int32_t>(in.number("start_day"));
   out.stake.unlock_day = static_cast<int32_t>(in.number("unlock_day"));
   out.stake.multiplier_ppm = in.number("multiplier");
   out.available = in.amount("available");
-  return in.ok();
+  return in.done();
 }
 
 std::string answer_text(const unstake_result& of) {
-  return field_writer()
-      .put("transaction_id", of.transaction_id)
-      .put("amount", of.amount)
-      .put("available_day", static_cast<uint64_t>(of.available_day))
-      .put("cooldown_days", static_cast<uint64_t>(of.cooldown_days))
-      .put("remaining", of.remaining_stake)
-      .text();
+  return canonical_writer()
+      .text("transaction_id", of.transaction_id)
+      .amount("amount", of.amount)
+      .number("available_day", static_cast<uint64_t>(of.available_day))
+      .number("cooldown_days", static_cast<uint64_t>(of.cooldown_days))
+      .amount("remaining", of.remaining_stake)
+      .payload();
 }
 
 bool read_answer(std::string_view text, unstake_result& out) {
-  field_reader in(text);
+  canonical_reader in(text);
   out.transaction_id = in.text("transaction_id");
   out.amount = in.amount("amount");
   out.available_day = static_cast<int32_t>(in.number("available_day"));
   out.cooldown_days = static_cast<uint32_t>(in.number("cooldown_days"));
   out.remaining_stake = in.amount("remaining");
-  return in.ok();
+  return in.done();
 }
 
 } // namespace neuroshard

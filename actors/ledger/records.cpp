@@ -214,42 +214,4 @@ kernels::digest chain_id_of(const genesis_record& genesis) {
   return kernels::sha256::of(std::string_view(text));
 }
 
-field_writer& field_writer::put(std::string_view key, std::string_view value) {
-  text_.append(key).append("=").append(percent_encoded(value)).append("\n");
-  return *this;
-}
-field_writer& field_writer::put(std::string_view key, uint64_t value) {
-  return put(key, std::to_string(value));
-}
-field_writer& field_writer::put(std::string_view key, neuro_amount value) {
-  return put(key, to_atto_text(value));
-}
-
-std::string field_reader::text(std::string_view key) {
-  const size_t end = rest_.find('\n');
-  if (!ok_ || end == std::string_view::npos || end <= key.size() || rest_.substr(0, key.size()) != key ||
-      rest_[key.size()] != '=') {
-    ok_ = false;
-    return {};
-  }
-  auto value = percent_decoded(rest_.substr(key.size() + 1, end - key.size() - 1));
-  rest_.remove_prefix(end + 1);
-  ok_ = value.has_value();
-  return ok_ ? *value : std::string();
-}
-
-uint64_t field_reader::number(std::string_view key) {
-  const std::string digits = text(key);
-  uint64_t value = 0;
-  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  ok_ = ok_ && failed == std::errc() && end == digits.data() + digits.size();
-  return ok_ ? value : 0;
-}
-
-neuro_amount field_reader::amount(std::string_view key) {
-  const auto value = from_atto_text(text(key));
-  ok_ = ok_ && value.has_value();
-  return ok_ ? *value : neuro_amount{};
-}
-
 } // namespace neuroshard

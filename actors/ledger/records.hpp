@@ -111,29 +111,4 @@ struct genesis_record {
 };
 kernels::digest chain_id_of(const genesis_record& genesis);
 
-/// key=value lines with percent-encoded values: how answers are stored for duplicates.
-class field_writer {
-public:
-  field_writer& put(std::string_view key, std::string_view value);
-  field_writer& put(std::string_view key, uint64_t value);
-  field_writer& put(std::string_view key, neuro_amount value);
-  const std::string& text() const noexcept { return text_; }
-
-private:
-  std::string text_;
-};
-class field_reader {
-public:
-  explicit field_reader(std::string_view text) : rest_(text) {}
-  /// The next line's value; it must have this key. After a failure everything is empty and ok() is false.
-  std::string text(std::string_view key);
-  uint64_t number(std::string_view key);
-  neuro_amount amount(std::string_view key);
-  bool ok() const noexcept { return ok_; }
-
-private:
-  std::string_view rest_;
-  bool ok_ = true;
-};
-
 } // namespace neuroshard

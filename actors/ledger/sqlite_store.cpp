@@ -3,6 +3,7 @@
 #include "actors/ledger/schema.hpp"
 #include "actors/ledger/sqlite.hpp"
 #include "actors/ledger/sqlite_proof_store.hpp"
+#include "actors/ledger/sqlite_receipt_store.hpp"
 
 #include <algorithm>
 #include <map>
@@ -37,8 +38,8 @@ struct statements {
         lock(db, "SELECT start_day, unlock_day FROM stakes WHERE account_id = ?"),
         save_lock(db, "INSERT OR REPLACE INTO stakes VALUES (?, ?, ?)"),
         drop_lock(db, "DELETE FROM stakes WHERE account_id = ?"),
-        open_unstakes(
-            db, "SELECT id, amount, release_day, tx_id FROM unstakes WHERE ended_seq IS NULL ORDER BY id"),
+        open_unstakes(db, "SELECT id, amount, release_day, tx_id, slashed FROM unstakes WHERE ended_seq IS "
+                          "NULL ORDER BY id"),
         insert_unstake(
             db, "INSERT INTO unstakes (account_id, seq, amount, release_day, tx_id) VALUES (?, ?, ?, ?, ?)"),
         end_unstake(db, "UPDATE unstakes SET ended_seq = ? WHERE id = ?"),
@@ -103,7 +104,7 @@ struct statements {
     return std::string(
                "SELECT id, type, node_id, proof_id, architecture_id, model_hash, step_begin, step_end, "
                "label_tokens, layers, steps_rewarded, capped, base, amount, state, created_us, matures_us, "
-               "tx_id FROM rewards ") +
+               "tx_id, slashed FROM rewards ") +
            where;
   }
 
@@ -152,6 +153,7 @@ reward_row reward_of(const cursor& row) {
   made.created_us = row.integer(15);
   made.matures_us = row.integer(16);
   made.transaction_id = row.text(17);
+  made.slashed = row.amount(18);
   return made;
 }
 
@@ -175,6 +177,7 @@ public:
       return failed;
     sql_ = std::make_unique<statements>(db_);
     proofs_ = make_sqlite_proof_store(db_);
+    receipts_ = make_sqlite_receipt_store(db_);
     return db_.fault();
   }
 
@@ -200,6 +203,7 @@ public:
   void close() override {
     sql_.reset();
     proofs_.reset();
+    receipts_.reset();
     // Operators copy ledger.db alone. SQLite empties the log into it when the last connection closes, but
     // here a reader, which may not write, is often the last. A reader in the middle of a page stops this,
     // which is then no loss: the log stays.
@@ -328,8 +332,8 @@ public:
   std::vector<unstake_row> open_unstakes() override {
     std::vector<unstake_row> rows;
     for (auto row = sql_->open_unstakes.query(); row.next();)
-      rows.push_back(
-          {row.integer(0), row.amount(1), static_cast<int32_t>(row.integer(2)), std::string(row.text(3))});
+      rows.push_back({row.integer(0), row.amount(1), static_cast<int32_t>(row.integer(2)),
+                      std::string(row.text(3)), row.amount(4)});
     return rows;
   }
 
@@ -450,6 +454,7 @@ public:
   }
 
   proof_store& proofs() override { return *proofs_; }
+  receipt_store& receipts() override { return *receipts_; }
 
   // -- duplicate suppression
   // -------------------------------------------------------------------------------------
@@ -493,6 +498,7 @@ private:
   connection db_;
   std::unique_ptr<statements> sql_;
   std::unique_ptr<proof_store> proofs_;
+  std::unique_ptr<receipt_store> receipts_;
   std::map<std::tuple<int64_t, int, int32_t>, int64_t> history_counts_;
 };
 

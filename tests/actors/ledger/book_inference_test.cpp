@@ -1,4 +1,5 @@
 #include "tests/actors/ledger/book_fixture.hpp"
+#include "tests/actors/ledger/receipt_fixture.hpp"
 
 using namespace neuroshard;
 using namespace neuroshard::testing;
@@ -16,12 +17,31 @@ settle_inference settle_all(std::string id, uint64_t prompt, uint64_t completion
   return what;
 }
 
+/// A payer with two other nodes that work for it.
+struct payer : book_fixture {
+  node_identity helper = identity_of("a-helper", 1);
+  node_identity second = identity_of("a-second-helper");
+
+  payer() {
+    open();
+    fund(100_neuro);
+  }
+  /// A receipt in the book, as a rule counter-signed: its id.
+  std::string kept(const receipt& of, const node_identity& worker, bool confirmed = true) {
+    const auto blob = signed_by(worker, of);
+    return kernels::to_hex(
+        done(record_receipt{blob, confirmed ? countersigned_by(*options.identity, blob) : std::string()})
+            .receipt_id);
+  }
+  receipt helped(std::string id, uint32_t layers, uint64_t tokens) const {
+    return work_for(helper, *options.identity, std::move(id), layers, tokens);
+  }
+};
+
 } // namespace
 
-TEST_CASE_FIXTURE(book_fixture,
+TEST_CASE_FIXTURE(payer,
                   "a reservation moves price times tokens to pending, and settling pays what was used") {
-  open();
-  fund(100_neuro);
   const auto before = book->own();
   const auto reserved = done(reserve_inference{"inf_1", 12, 200});
   CHECK(reserved.reserved == 0.0212_neuro);
@@ -29,13 +49,17 @@ TEST_CASE_FIXTURE(book_fixture,
   CHECK(book->own().available == *checked_sub(before.available, 0.0212_neuro));
   CHECK(book->own().pending == *checked_add(before.pending, 0.0212_neuro));
   CHECK(book->open_reservations() == 1);
-  const auto settled = done(settle_all("inf_1", 12, 156, friend_address));
+  auto all = helped("inf_1", 4, 168);
+  all.embedding = all.head = true;
+  auto what = settle_all("inf_1", 12, 156, helper.address());
+  what.driver_receipt_id = what.validator_receipt_id = what.workers[0].receipt_id = kept(all, helper);
+  const auto settled = done(what);
   CHECK(settled.cost == 0.0168_neuro);
   CHECK(settled.burned == 0.00084_neuro);
   CHECK(settled.earned.atto == 0);
   CHECK(book->own().available == *checked_sub(before.available, 0.0168_neuro));
   CHECK(book->own().pending == before.pending);
-  CHECK(reader()->balance(friend_address)->available == 0.01596_neuro);
+  CHECK(reader()->balance(helper.address())->available == 0.01596_neuro);
   CHECK(book->open_reservations() == 0);
   verify();
 }
@@ -96,26 +120,79 @@ TEST_CASE_FIXTURE(book_fixture, "malformed payments are refused") {
   CHECK(book->open_reservations() == 1);
 }
 
-TEST_CASE_FIXTURE(book_fixture, "several workers share by work, and unpaid parts are burned") {
-  open();
-  fund(100_neuro);
+TEST_CASE_FIXTURE(payer, "several workers share by work, and parts without a receipt are burned") {
   done(reserve_inference{"inf_1", 100, 900});
   settle_inference what;
   what.request_id = "inf_1";
   what.prompt_tokens = 100;
   what.completion_tokens = 900;
   what.driver = me();
-  what.workers = {{friend_address, 300, 300, std::string(64, 'a')},
-                  {other_address, 100, 50, std::string(64, 'b')},
-                  {"", 100, 0, ""}};
+  what.validator = other_address; // without a receipt
+  what.workers = {
+      {helper.address(), 300, 300, kept(helped("inf_1", 3, 100), helper)},
+      {second.address(), 100, 50, kept(work_for(second, *options.identity, "inf_1", 1, 50), second)},
+      {friend_address, 60, 60, ""},
+      {"", 40, 0, ""}};
   const auto settled = done(what);
   CHECK(settled.cost == 0.1_neuro);
   // 0.095 after the burn: driver 0.01425, workers 0.0665 in fifths, the validator's part unpaid.
   CHECK(settled.earned == 0.01425_neuro);
-  CHECK(reader()->balance(friend_address)->available == 0.0399_neuro);
-  CHECK(reader()->balance(other_address)->available == 0.00665_neuro);
+  CHECK(reader()->balance(helper.address())->available == 0.0399_neuro);
+  CHECK(reader()->balance(second.address())->available == 0.00665_neuro);
+  CHECK(reader()->balance(friend_address)->available.atto == 0);
+  CHECK(reader()->balance(other_address)->available.atto == 0);
   CHECK(settled.burned == *checked_sub(0.1_neuro, 0.0608_neuro));
   verify();
+}
+
+TEST_CASE_FIXTURE(payer,
+                  "a share is paid by a confirmed receipt for this work and this wallet, or not at all") {
+  done(reserve_inference{"inf_1", 10, 10});
+  const auto why = [&](const std::string& receipt_id, uint64_t credited = 40) {
+    settle_inference what = settle_all("inf_1", 10, 10, me());
+    what.workers = {{helper.address(), 1'000, credited, receipt_id}};
+    return reason_of(refused(what));
+  };
+  CHECK(why("no id") == "malformed");
+  CHECK(why(std::string(64, 'a')) == "unknown_receipt");
+  auto unconfirmed = helped("inf_1", 4, 10);
+  unconfirmed.nonce[0] = 2;
+  CHECK(why(kept(unconfirmed, helper, false)) == "unconfirmed_receipt");
+  CHECK(why(kept(helped("inf_2", 4, 10), helper)) == "other_work");
+  auto trained = helped("inf_1", 4, 10);
+  trained.kind = receipt_kind::training;
+  trained.nonce[0] = 3;
+  CHECK(why(kept(trained, helper)) == "other_work");
+  CHECK(why(kept(work_for(second, *options.identity, "inf_1", 4, 10), second)) == "other_wallet");
+  // Work this node did for the helper is no claim on this node.
+  const auto reverse = signed_by(*options.identity, work_for(*options.identity, helper, "inf_1", 4, 10));
+  const auto id = done(record_receipt{reverse, countersigned_by(helper, reverse)}).receipt_id;
+  CHECK(why(kernels::to_hex(id)) == "unconfirmed_receipt");
+
+  const auto good = kept(helped("inf_1", 4, 10), helper);
+  CHECK(why(good, 41) == "above_receipt");
+  auto twice = settle_all("inf_1", 10, 10, me());
+  twice.workers = {{helper.address(), 40, 40, good}, {helper.address(), 40, 40, good}};
+  CHECK(reason_of(refused(twice)) == "receipt_repeated");
+  auto role = settle_all("inf_1", 10, 10, me());
+  role.validator = helper.address();
+  role.validator_receipt_id = good;
+  CHECK(reason_of(refused(role)) == "other_role");
+  CHECK(field_of(refused(role)) == "validator_receipt_id");
+  role = settle_all("inf_1", 10, 10, me());
+  role.driver = helper.address();
+  role.driver_receipt_id = good;
+  CHECK(field_of(refused(role)) == "driver_receipt_id");
+
+  CHECK(book->open_reservations() == 1);
+  auto fair = settle_all("inf_1", 10, 10, me());
+  fair.workers = {{helper.address(), 50, 40, good}};
+  const auto settled = done(fair);
+  // 0.002 less 0.0001 burned: driver and validator 0.000285 each, the worker 4/5 of 0.00133.
+  CHECK(settled.earned == 0.00057_neuro);
+  CHECK(reader()->balance(helper.address())->available == 0.001064_neuro);
+  CHECK(settled.burned == 0.000366_neuro);
+  verify(true);
 }
 
 TEST_CASE_FIXTURE(book_fixture, "a reservation left alone is refunded when it expires") {

@@ -63,7 +63,7 @@ TEST_CASE_FIXTURE(proof_fixture, "work that another wallet counter-signed makes 
   auto proof = idle();
   auto what = recorded(proof);
   SUBCASE("for another wallet") {
-    what.receipts = {receipt("a", friend_address), receipt("b", me())};
+    what.receipts = {receipt("a", stranger), receipt("b", twin)};
     proof.receipt_count = 2;
     proof.receipts_root = merkle_root(what.receipts);
     what.proof = recorded(proof).proof;
@@ -80,7 +80,7 @@ TEST_CASE_FIXTURE(proof_fixture, "work that another wallet counter-signed makes 
     verify(true);
   }
   SUBCASE("for the own wallet") {
-    what.receipts = {receipt("b", me())};
+    what.receipts = {receipt("b", twin)};
     proof.receipt_count = 1;
     proof.receipts_root = merkle_root(what.receipts);
     what.proof = recorded(proof).proof;
@@ -96,9 +96,9 @@ TEST_CASE_FIXTURE(proof_fixture, "work that another wallet counter-signed makes 
       with.receipts = std::move(receipts);
       return refused(with);
     };
-    const digest good = receipt("a", friend_address);
-    CHECK(reason_of(try_with({receipt("c", friend_address, false)})) == "unconfirmed");
-    CHECK(reason_of(try_with({receipt("d", friend_address, true, false)})) == "unconfirmed");
+    const digest good = receipt("a", stranger);
+    CHECK(reason_of(try_with({receipt("c", stranger, false)})) == "unconfirmed");
+    CHECK(reason_of(try_with({receipt("d", stranger, true, false)})) == "unconfirmed");
     CHECK(reason_of(try_with({digest_of("none")})) == "unconfirmed");
     CHECK(reason_of(try_with({good, good})) == "unconfirmed");
     what.receipts = {good};
@@ -233,9 +233,8 @@ TEST_CASE_FIXTURE(proof_fixture, "proofs of other nodes, other books and other h
   proof = trained(0);
   proof.wallet = friend_address;
   CHECK(code_of(refused(recorded(proof))) == errc::forbidden);
-  const auto other = identity_of("other-wallet-word");
   record_proof forged = recorded(trained(0));
-  forged.proof = other.sign_as_node(proof_tag, forged.proof.payload);
+  forged.proof = stranger.sign_as_node(proof_tag, forged.proof.payload);
   CHECK(field_of(refused(forged)) == "signature");
   forged = recorded(trained(0));
   forged.proof.payload.replace(forged.proof.payload.find("label_tokens=8192"), 17, "label_tokens=9192");

@@ -1,4 +1,5 @@
 #include "tests/actors/ledger/book_fixture.hpp"
+#include "tests/actors/ledger/receipt_fixture.hpp"
 
 #include <caf/all.hpp>
 #include <caf/scheduler/test_coordinator.hpp>
@@ -100,6 +101,29 @@ TEST_CASE_FIXTURE(stepped, "a generation is reserved, settled and never paid twi
   CHECK(ask<settle_result>(what).cost == 0.001_neuro);
   CHECK(ask<settle_result>(what).origin.replayed);
   CHECK(reason_of(ask_refused<refund_result>(refund_inference{"inf_1"})) == "already_settled");
+}
+
+TEST_CASE_FIXTURE(stepped, "receipts and offences are recorded in the middle of other operations") {
+  const auto before = ask<ledger_status>(get_ledger_status{});
+  const auto helper = identity_of("a-helper");
+  const auto blob = signed_by(helper, work_for(helper, *options.identity, "inf_1", 4, 10));
+  auto first = self->request(ledger, caf::infinite, send_neuro{friend_address, 1_neuro, {}, {}});
+  auto offence = self->request(
+      ledger, caf::infinite,
+      record_offence{offence_class::refuted_proof, options.identity->node_id(), me(), "evidence"});
+  auto kept = self->request(ledger, caf::infinite, record_receipt{blob, {}});
+  auto last = self->request(ledger, caf::infinite, send_neuro{friend_address, 1_neuro, {}, {}});
+  scheduler.run();
+  const auto failed = [](caf::error& e) { FAIL(problem_of(e).message); };
+  first.receive([](send_result&) {}, failed);
+  offence.receive([](offence_result& result) { CHECK(result.slashed == 10_neuro); }, failed);
+  kept.receive([](receipt_recorded& result) { CHECK(!result.confirmed); }, failed);
+  last.receive([](send_result&) {}, failed);
+  CHECK(ask<ledger_status>(get_ledger_status{}).groups_committed == before.groups_committed + 1);
+  CHECK(reader()->supply()->burned == 10.002_neuro);
+  CHECK(reader()->receipts(10, 0)->total == 1);
+  CHECK(code_of(ask_refused<void_result>(void_reward{std::string(64, 'a')})) == errc::not_found);
+  verify(true);
 }
 
 TEST_CASE_FIXTURE(stepped, "time is watched by the actor's own ticks") {

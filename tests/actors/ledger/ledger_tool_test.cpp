@@ -1,6 +1,8 @@
+#include "actors/ledger/epoch_record.hpp"
 #include "actors/ledger/ledger_tool.hpp"
 
 #include "tests/actors/ledger/book_fixture.hpp"
+#include "tests/actors/ledger/receipt_fixture.hpp"
 
 #include <algorithm>
 #include <fstream>
@@ -19,6 +21,14 @@ struct tool : book_fixture {
     out = to.str();
     err = errors.str();
     return code;
+  }
+  /// Lines of JSON of this kind of record.
+  size_t records(const std::string& kind) const {
+    size_t count = 0;
+    const std::string begin = "{\"record\":\"" + kind + "\",";
+    for (size_t at = 0; at < out.size(); at = out.find('\n', at) + 1)
+      count += out.compare(at, begin.size(), begin) == 0 ? 1 : 0;
+    return count;
   }
 };
 
@@ -40,7 +50,7 @@ TEST_CASE_FIXTURE(tool, "the export has every transaction, and a memo can do no 
   fund(200_neuro);
   done(send_neuro{friend_address, 10_neuro, "=cmd(\"x\"),\n1", {}});
   CHECK(run({"export"}) == 0);
-  CHECK(static_cast<uint64_t>(std::count(out.begin(), out.end(), '\n')) == book->head().seq);
+  CHECK(records("transaction") == book->head().seq);
   CHECK(out.find("\"memo\":\"=cmd(\\\"x\\\"),\\u000a1\"") != std::string::npos);
   CHECK(out.find("\"amount\":\"10.0\"") != std::string::npos);
   CHECK(run({"export", "--format", "csv"}) == 0);
@@ -52,6 +62,68 @@ TEST_CASE_FIXTURE(tool, "the export has every transaction, and a memo can do no 
   const std::string written{std::istreambuf_iterator<char>(in), {}};
   CHECK(written.starts_with("seq,"));
 }
+
+TEST_CASE_FIXTURE(tool, "the export has receipts with both signatures, shares and offences") {
+  open();
+  fund(100_neuro);
+  const auto helper = identity_of("a-helper", 1);
+  const auto of = work_for(helper, *options.identity, "inf_1", 4, 10);
+  const auto worker_blob = signed_by(helper, of);
+  const auto driver_blob = countersigned_by(*options.identity, worker_blob);
+  const auto id = kernels::to_hex(done(record_receipt{worker_blob, driver_blob}).receipt_id);
+  done(reserve_inference{"inf_1", 10, 10});
+  settle_inference what;
+  what.request_id = "inf_1";
+  what.prompt_tokens = 10;
+  what.driver = what.validator = me();
+  what.workers = {{helper.address(), 40, 40, id}};
+  done(what);
+  done(record_offence{offence_class::refuted_proof, helper.node_id(), friend_address, "evidence"});
+  const auto hex = [](const std::string& bytes) {
+    return kernels::to_hex(std::span(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
+  };
+
+  CHECK(run({"export"}) == 0);
+  CHECK(records("transaction") == book->head().seq);
+  CHECK(records("share") + records("receipt") + records("offence") == 5);
+  const std::string receipt_line =
+      "{\"record\":\"receipt\",\"receipt_id\":\"" + id + "\",\"kind\":\"inference\",\"work_id\":\"inf_1\"," +
+      "\"worker_node_id\":\"" + helper.node_id() + "\",\"worker_wallet\":\"" + helper.address() +
+      "\",\"driver_node_id\":\"" + options.identity->node_id() + "\",\"driver_wallet\":\"" + me() +
+      "\",\"layer_begin\":2,\"layer_end\":6,\"embedding\":false,\"head\":false,\"tokens\":10,\"steps\":0," +
+      "\"model_version\":7,\"started_unix_ms\":1768435200000,\"ended_unix_ms\":1768435230000,\"nonce\":" +
+      "\"0102030405060708090a0b0c0d0e0f10\",\"own\":false,\"confirmed\":true,\"received\":\"" +
+      timestamp_text(clock->us) + "\",\"proof_id\":\"\",\"worker_blob\":\"" + hex(worker_blob) +
+      "\",\"driver_blob\":\"" + hex(driver_blob) + "\"}\n";
+  CHECK(out.find(receipt_line) != std::string::npos);
+  CHECK(out.find("{\"record\":\"share\",\"request_id\":\"inf_1\",\"role\":\"worker\",\"address\":\"" +
+                 helper.address() + "\",\"amount\":\"0.000665\",\"receipt_id\":\"" + id + "\"}\n") !=
+        std::string::npos);
+  CHECK(out.find("\"class\":\"refuted_proof\",\"node_id\":\"" + helper.node_id() + "\"") !=
+        std::string::npos);
+
+  // Who has the exported bytes can check both signatures.
+  const auto read = read_receipt(worker_blob, driver_blob, clock->us / 1'000);
+  REQUIRE(read);
+  CHECK(read->driver);
+
+  CHECK(run({"export", "--records", "receipts"}) == 0);
+  CHECK(out == receipt_line);
+  CHECK(run({"export", "--format=csv", "--records=receipts"}) == 0);
+  CHECK(out.starts_with("receipt_id,kind,work_id,worker_node_id,worker_wallet,"));
+  CHECK(out.find("\r\n" + id + ",inference,inf_1," + helper.node_id() + "," + helper.address() + ",") !=
+        std::string::npos);
+  CHECK(out.ends_with(",false,true," + timestamp_text(clock->us) + ",," + hex(worker_blob) + "," +
+                      hex(driver_blob) + "\r\n"));
+  CHECK(run({"export", "--format=csv", "--records=offences"}) == 0);
+  CHECK(out.starts_with("offence_id,class,node_id,wallet,recorded,slashed,tx_id,evidence\r\n"));
+  CHECK(out.ends_with(",0.0,," + hex("evidence") + "\r\n"));
+  CHECK(run({"export", "--format=csv", "--records=shares"}) == 0);
+  CHECK(std::count(out.begin(), out.end(), '\n') == 4);
+  CHECK(run({"export", "--records", "everything"}) == 1);
+  CHECK(err.find("--records: 'everything'") != std::string::npos);
+}
+
 
 TEST_CASE_FIXTURE(tool, "bad arguments and a missing book say what is wrong") {
   CHECK(run({}) == 1);

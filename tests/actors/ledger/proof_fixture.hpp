@@ -2,7 +2,7 @@
 
 #include "actors/ledger/sqlite.hpp"
 #include "tests/actors/ledger/book_fixture.hpp"
-#include "tests/actors/ledger/record_fixture.hpp"
+#include "tests/actors/ledger/receipt_fixture.hpp"
 
 #include <fmt/format.h>
 
@@ -55,17 +55,29 @@ struct proof_fixture : book_fixture {
     REQUIRE(!db.open(options.path, sqlite::connection::mode::read_write));
     REQUIRE(db.execute(sql.c_str()));
   }
-  /// A receipt for work done here, counter-signed by `driver_wallet`, as recording one leaves it.
-  digest receipt(std::string_view name, const std::string& driver_wallet, bool confirmed = true,
+  /// A receipt for work done here and counter-signed by `other` (or the reverse), as recording one leaves it.
+  digest receipt(const std::string& work_id, const node_identity& other, bool confirmed = true,
                  bool own = true) const {
-    const digest id = digest_of(name);
-    edit(fmt::format("INSERT INTO receipts (receipt_id, worker_node_id, driver_node_id, kind, work_id, own, "
-                     "confirmed, received_us, worker_blob, driver_blob, driver_wallet, nonce) VALUES "
-                     "(x'{0}', 'w', 'd', 1, '{1}', {2}, {3}, {4}, x'00', x'00', '{5}', x'{0}')",
-                     kernels::to_hex(id), name, own ? 1 : 0, confirmed ? 1 : 0, clock->us.load(),
-                     driver_wallet));
+    const node_identity& worker = own ? *options.identity : other;
+    const node_identity& driver = own ? other : *options.identity;
+    const auto what = work_for(worker, driver, work_id, 1, 16);
+    const std::string worker_blob = signed_by(worker, what);
+    const std::string driver_blob = confirmed ? countersigned_by(driver, worker_blob) : std::string();
+    const auto hex = [](std::string_view bytes) {
+      return kernels::to_hex({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+    };
+    const digest id = receipt_id_of(encode_receipt(what));
+    edit(fmt::format(
+        "INSERT INTO receipts (receipt_id, worker_node_id, driver_node_id, kind, work_id, own, confirmed, "
+        "received_us, worker_blob, driver_blob, worker_wallet, driver_wallet, nonce) VALUES (x'{}', '{}', "
+        "'{}', {}, '{}', {}, {}, {}, x'{}', x'{}', '{}', '{}', x'{}')",
+        kernels::to_hex(id), what.worker_node_id, what.driver_node_id, static_cast<int>(what.kind), work_id,
+        own ? 1 : 0, confirmed ? 1 : 0, clock->us.load(), hex(worker_blob), hex(driver_blob),
+        worker.address(), confirmed ? driver.address() : std::string(), kernels::to_hex(what.nonce)));
     return id;
   }
+  const node_identity stranger = identity_of("other-wallet-word");
+  const node_identity twin = identity_of("correct-horse", 1); ///< another node of this wallet
 };
 
 } // namespace neuroshard::testing

@@ -1,5 +1,6 @@
 #include "actors/ledger/records.hpp"
 
+#include "actors/ledger/canonical_text.hpp"
 #include "actors/ledger/utc_date.hpp"
 #include "tests/support/test.hpp"
 
@@ -105,17 +106,27 @@ TEST_CASE("references read back") {
 }
 
 TEST_CASE("stored answers read back, and only as what they are") {
-  const std::string text = field_writer()
-                               .put("name", std::string_view("a=b\nc"))
-                               .put("count", uint64_t{7})
-                               .put("sum", neuro_amount{9})
-                               .text();
-  field_reader in(text);
-  CHECK(in.text("name") == "a=b\nc");
-  CHECK(in.number("count") == 7);
-  CHECK(in.amount("sum").atto == 9);
-  CHECK(in.ok());
-  field_reader wrong(text);
+  const std::string text = canonical_writer()
+                               .text("name", "a=b\nc")
+                               .number("count", uint64_t{7})
+                               .amount("sum", neuro_amount{9})
+                               .payload();
+  CHECK(text == "name=a%3Db%0Ac\ncount=7\nsum=9\n");
+  const auto reads = [](std::string_view from) {
+    canonical_reader in(from);
+    return in.text("name") == "a=b\nc" && in.number("count") == 7 && in.amount("sum").atto == 9 && in.done();
+  };
+  CHECK(reads(text));
+  // There is one text for each answer.
+  for (const char* other :
+       {"name=a%3db%0Ac\ncount=7\nsum=9\n", "name=a%3Db%0Ac\ncount=07\nsum=9\n",
+        "name=a%3Db%0Ac\ncount=7\nsum=09\n", "name=a%3Db%0Ac\ncount=7\nsum=+9\n",
+        "name=a%3Db%0Ac\ncount=7\nsum=\n", "name=a%3Db%0Ac\ncount=7\nsum=9",
+        "name=a%3Db%0Ac\ncount=7\nsum=9\nmore=1\n", "name=a%3Db%0Ac\nsum=9\ncount=7\n", ""}) {
+    CAPTURE(other);
+    CHECK(!reads(other));
+  }
+  canonical_reader wrong(text);
   CHECK(wrong.text("other").empty());
   CHECK(!wrong.ok());
   CHECK(wrong.text("name").empty());

@@ -95,6 +95,9 @@ ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, std::shared_p
       [refused](const reward_training&) -> caf::result<reward_result> { return refused("unused"); },
       [refused](const keep_commitment&) -> caf::result<commitment_kept> { return refused("unused"); },
       [refused](const record_proof&) -> caf::result<proof_result> { return refused("unused"); },
+      [refused](const void_reward&) -> caf::result<void_result> { return refused("unused"); },
+      [refused](const record_receipt&) -> caf::result<receipt_recorded> { return refused("unused"); },
+      [refused](const record_offence&) -> caf::result<offence_result> { return refused("unused"); },
       [script](const find_response& f) -> caf::result<found_response> {
         const std::lock_guard hold(script->guard);
         for (const keep_response& k : script->kept)

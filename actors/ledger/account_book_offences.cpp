@@ -1,0 +1,185 @@
+// Offences and what they cost the book's own wallet (spec/economics.md section 6), and rewards refused before
+// they matured.
+#include "actors/common/log.hpp"
+#include "actors/ledger/account_book.hpp"
+#include "actors/ledger/posting_set.hpp"
+#include "actors/ledger/receipt_store.hpp"
+
+#include <algorithm>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr size_t evidence_bytes_max = 64 * 1024;
+constexpr int64_t us_per_hour = 3'600 * us_per_second;
+
+struct penalty {
+  neuro_amount amount;
+  int64_t cooldown_us = 0;
+  bool slashes = true; ///< otherwise it is only recorded
+};
+
+penalty penalty_for(const economics_params& params, offence_class what) {
+  switch (what) {
+  case offence_class::refuted_proof:
+    return {params.slash_invalid_proof, us_per_hour, true};
+  case offence_class::conflict:
+    return {params.slash_conflict, 24 * us_per_hour, true};
+  case offence_class::failed_spot_check:
+    return {params.slash_spot_check_amount, 24 * us_per_hour, params.slash_spot_check};
+  }
+  return {{}, 0, false};
+}
+
+} // namespace
+
+const char* to_string(offence_class what) noexcept {
+  switch (what) {
+  case offence_class::refuted_proof:
+    return "refuted_proof";
+  case offence_class::conflict:
+    return "conflict";
+  case offence_class::failed_spot_check:
+    return "failed_spot_check";
+  }
+  return "";
+}
+
+caf::expected<offence_result> account_book::apply(const record_offence& what) {
+  return operate<offence_result>([&]() -> caf::expected<offence_result> {
+    if (what.what < offence_class::refuted_proof || what.what > offence_class::failed_spot_check)
+      return refuse_field("what", "out_of_range", "This class of offence is not known.");
+    if (!is_lower_hex(what.node_id, 32))
+      return refuse_field("node_id", "malformed", "A node id is 32 hex digits.");
+    if (parse_address(what.wallet) != what.wallet)
+      return refuse_field("wallet", "invalid_address", "The offender's wallet is no address.");
+    if (what.evidence.empty() || what.evidence.size() > evidence_bytes_max)
+      return refuse_field("evidence", "out_of_range", "Evidence has 1 byte to 64 KiB.");
+    offence_row row;
+    row.id = kernels::sha256::of(std::string_view(what.evidence));
+    const std::string name = kernels::to_hex(row.id);
+    auto& receipts = store_->receipts();
+    if (const auto old = receipts.offence(row.id))
+      return offence_result{true, name, old->transaction_id, old->slashed};
+    row.what = what.what;
+    row.node_id = what.node_id;
+    row.wallet = what.wallet;
+    row.recorded_us = now_us_;
+    row.evidence = what.evidence;
+
+    offence_result result{false, name, {}, {}};
+    const auto costs = penalty_for(params(), what.what);
+    const auto last = receipts.last_slash_us(wallet_, what.what);
+    // Only the wallet whose stake this book keeps can be slashed in it.
+    if (what.wallet == wallet_ && costs.slashes && (!last || now_us_ - *last >= costs.cooldown_us)) {
+      const auto made = slash(costs.amount, {{"offence", name}, {"class", to_string(what.what)}});
+      if (!made)
+        return made.error();
+      row.seq = made->seq;
+      row.slashed = result.slashed = made->amount;
+      result.transaction_id = kernels::to_hex(made->id);
+      write_transactions(); // The row of the offence refers to it.
+      log::warn("ledger", "slashed amount={} class={} offence={}", to_decimal(made->amount),
+                to_string(what.what), name);
+    }
+    receipts.insert(row);
+    return result;
+  });
+}
+
+caf::expected<transaction> account_book::slash(neuro_amount most, reference_list refs) {
+  const account_row before = own();
+  neuro_amount rest = most;
+  const auto taken_of = [&](neuro_amount there) {
+    const neuro_amount part = std::min(rest, there);
+    rest.atto -= part.atto;
+    return part;
+  };
+  const neuro_amount staked = taken_of(before.staked);
+  auto cooling = store_->open_unstakes();
+  std::stable_sort(cooling.begin(), cooling.end(),
+                   [](const auto& a, const auto& b) { return a.release_day < b.release_day; });
+  auto maturing = store_->pending_rewards(); // In the order in which they mature.
+  neuro_amount pending;
+  const auto take_from = [&](auto& row) {
+    const neuro_amount part = taken_of(row.left());
+    row.slashed.atto += part.atto;
+    pending.atto += part.atto;
+    return part.atto != 0;
+  };
+  std::erase_if(cooling, [&](auto& row) { return !take_from(row); });
+  std::erase_if(maturing, [&](auto& row) { return !take_from(row); });
+  const neuro_amount available = taken_of(before.available);
+
+  const neuro_amount taken{most.atto - rest.atto};
+  posting_set postings;
+  postings.take(wallet_, account_part::staked, staked)
+      .take(wallet_, account_part::pending, pending)
+      .take(wallet_, account_part::available, available)
+      .burn(taken);
+  auto made = record({transaction_kind::slash,
+                      wallet_,
+                      std::string(burn_account),
+                      taken,
+                      {},
+                      taken,
+                      {},
+                      std::move(refs),
+                      history_type::slash},
+                     postings);
+  if (!made)
+    return made;
+  if (staked.atto != 0 && staked == before.staked)
+    store_->save_lock(before.id, std::nullopt);
+  for (const auto& row : cooling) {
+    store_->receipts().slash_unstake(row.id, row.slashed);
+    if (row.left().atto == 0)
+      store_->end_unstake(row.id, made->seq);
+  }
+  for (const auto& row : maturing) {
+    store_->receipts().slash_reward(row.id, row.slashed);
+    if (row.left().atto == 0)
+      store_->end_reward(row.id, reward_state::voided, made->seq);
+  }
+  return made;
+}
+
+caf::expected<void_result> account_book::apply(const void_reward& what) {
+  return operate<void_result>([&]() -> caf::expected<void_result> {
+    if (!is_lower_hex(what.proof_id, 64))
+      return refuse_field("proof_id", "malformed", "A proof id is 64 hex digits.");
+    auto rows = store_->pending_rewards();
+    std::erase_if(rows, [&](const reward_row& row) { return row.proof_id != what.proof_id; });
+    if (rows.empty()) {
+      problem none;
+      none.message = "No reward of this proof is pending.";
+      none.field = "proof_id";
+      none.details = {{"resource", std::string("reward")}, {"identifier", what.proof_id}};
+      return refuse(errc::not_found, std::move(none));
+    }
+    void_result result;
+    for (const auto& row : rows) {
+      const neuro_amount left = row.left();
+      posting_set postings;
+      postings.take(wallet_, account_part::pending, left).burn(left);
+      const auto made = record({transaction_kind::reward_void,
+                                wallet_,
+                                std::string(burn_account),
+                                left,
+                                {},
+                                left,
+                                {},
+                                {{"reward", row.transaction_id}, {"proof", row.proof_id}},
+                                {}},
+                               postings);
+      if (!made)
+        return made.error();
+      store_->end_reward(row.id, reward_state::voided, made->seq);
+      result.burned.atto += left.atto; // Parts of what is pending.
+    }
+    return result;
+  });
+}
+
+} // namespace neuroshard
