@@ -17,6 +17,8 @@ constexpr uint64_t check_every_transactions = 1'000;
 constexpr int64_t us_per_minute = 60 * us_per_second;
 constexpr int64_t forget_every_us = us_per_minute;
 constexpr size_t delivered_max = 4'096;
+constexpr size_t epochs_at_open = 10'000;
+constexpr size_t epochs_at_once = 64;
 
 neuro_amount& part_of(account_row& row, account_part part) {
   switch (part) {
@@ -78,6 +80,8 @@ caf::error account_book::open() {
     return failed;
   if (auto due = run_due(); !due)
     return due.error();
+  if (auto failed = close_epochs(epochs_at_open))
+    return failed;
   return commit();
 }
 
@@ -111,6 +115,10 @@ caf::error account_book::check_beginning() {
   if (genesis->network != options_.network)
     return wrong("other_network", "ledger.db belongs to network '" + genesis->network + "', not to '" +
                                       options_.network + "'; use another data directory.");
+  if (genesis->node_key != options_.identity->node_public_key())
+    return wrong("other_node", "ledger.db is kept by node " + node_id_of(genesis->node_key) +
+                                   " of this wallet, not by " + options_.identity->node_id() +
+                                   "; each node instance has a data directory of its own.");
   chain_id_ = chain_id_of(*genesis);
   params_ = store_->params();
   if (params_.empty() || params_.front().from_us != 0)
@@ -120,7 +128,9 @@ caf::error account_book::check_beginning() {
     now_us_ = std::max(now_us_, newest->timestamp_us);
   // In force from the next minute on: an epoch has one set of parameters. Those of a start with the clock
   // ahead never were, and go.
-  const int64_t next_minute = (now_us_ / us_per_minute + 1) * us_per_minute;
+  int64_t next_minute = (now_us_ / us_per_minute + 1) * us_per_minute;
+  if (const auto closed = store_->proofs().last_epoch()) // Nothing is in the minute after it yet.
+    next_minute = std::max(next_minute, closed->end_us);
   if (!(params_.back().params == options_.params) || params_.back().from_us > next_minute) {
     std::erase_if(params_, [&](const params_row& row) { return row.from_us >= next_minute; });
     params_.push_back({next_minute, options_.params});
@@ -158,6 +168,7 @@ void account_book::reload() {
   last_epoch_ = store_->proofs().last_epoch();
   if (last_epoch_)
     now_us_ = std::max(now_us_, last_epoch_->end_us);
+  looked_at_epoch_ = -1;
   checked_seq_ = head_.seq;
 }
 
@@ -464,7 +475,8 @@ caf::expected<bool> account_book::run_due() {
   advance_time();
   const bool new_minute = now_us_ / us_per_minute != last_due_minute_;
   const bool forgets = now_us_ - last_forget_us_ >= forget_every_us;
-  if (!new_minute && open_reservations_ == 0 && delivered_.empty() && !forgets)
+  const bool closes = last_closable() > looked_at_epoch_;
+  if (!new_minute && open_reservations_ == 0 && delivered_.empty() && !forgets && !closes)
     return in_group_;
   const auto done = operate<bool>([&]() -> caf::expected<bool> {
     if (auto failed = refund_expired(false))
@@ -476,6 +488,8 @@ caf::expected<bool> account_book::run_due() {
       store_->forget_answers(now_us_ - undelivered_us, now_us_ - keyed_us);
       store_->proofs().forget_commitments(now_us_ - commitments_kept_us);
     }
+    if (auto failed = close_epochs(epochs_at_once))
+      return failed;
     return true;
   });
   if (!done)

@@ -61,7 +61,7 @@ public:
   /// Taken down at once, written with the next group: losing it costs one repeated answer.
   void mark_delivered(int64_t row);
   /// Refunds expired reservations and forgets old answers; at each new minute also releases unstakes and
-  /// matures rewards. Answers whether a group is open now.
+  /// matures rewards; closes epochs. Answers whether a group is open now.
   caf::expected<bool> run_due();
 
   // -- groups
@@ -172,6 +172,11 @@ private:
   /// Burns up to `most` of what the wallet has: staked, cooling, unmatured, available, in this order.
   caf::expected<transaction> slash(neuro_amount most, reference_list refs);
   caf::error release_due();
+  /// The newest minute that may be closed now.
+  int64_t last_closable() const;
+  epoch_link link() const;
+  /// Closes what is due, oldest first.
+  caf::error close_epochs(size_t most);
   caf::error refund_expired(bool all);
 
   std::unique_ptr<ledger_store> store_;
@@ -186,7 +191,8 @@ private:
   std::unordered_map<std::string, held_account> accounts_;
   std::vector<int64_t> delivered_; ///< answers to be marked with the next group
   int64_t now_us_ = 0;
-  std::optional<epoch_row> last_epoch_; ///< closed
+  std::optional<epoch_link> last_epoch_;
+  int64_t looked_at_epoch_ = -1; ///< whatever there was of the minutes up to this one is closed
   int64_t last_due_minute_ = -1;
   int64_t last_forget_us_ = 0;
   uint64_t checked_seq_ = 0;

@@ -100,6 +100,7 @@ caf::expected<proof_result> account_book::apply(const record_proof& what) {
     proofs.insert(row);
     if (!row.accepted)
       return result;
+    looked_at_epoch_ = std::min(looked_at_epoch_, static_cast<int64_t>(proof->epoch_id) - 1);
     for (const auto& receipt : what.receipts)
       proofs.put_receipt(receipt, id);
     if (proof->gradient_commitment)
@@ -126,7 +127,7 @@ caf::error account_book::check_work(const record_proof& what, const work_proof& 
   if (proof.epoch_id != static_cast<uint64_t>(proof.timestamp_us / epoch_us) ||
       proof.epoch_id > static_cast<uint64_t>(now_us_ / epoch_us) + 1)
     return refuse_field("epoch_id", "out_of_range", "This is not the epoch of the proof's time.");
-  if (last_epoch_ && proof.epoch_id <= last_epoch_->id) {
+  if (last_epoch_ && proof.timestamp_us < last_epoch_->end_us) {
     problem closed;
     closed.message = "The epoch of this proof is closed.";
     closed.field = "epoch_id";

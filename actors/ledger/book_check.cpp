@@ -7,6 +7,7 @@
 #include "actors/ledger/sqlite.hpp"
 #include "actors/ledger/transaction_rows.hpp"
 #include "actors/ledger/utc_date.hpp"
+#include "actors/ledger/work_check.hpp"
 
 #include <algorithm>
 #include <array>
@@ -59,6 +60,7 @@ public:
     std::copy_n(key.begin(), std::min(key.size(), genesis.node_key.size()), genesis.node_key.begin());
     genesis.created_us = row.integer(3);
     beginning.wallet = row.text(4);
+    beginning.node_key = genesis.node_key;
     beginning.chain_id = chain_id_of(genesis);
     if (beginning.chain_id != row.digest(5))
       add("the genesis record does not hash to its chain id");
@@ -159,6 +161,17 @@ public:
       add("there are slashes without their offence");
   }
 
+  /// What a check of epochs and proofs found; after walk_all.
+  void join_work(work_findings work) {
+    for (auto& fault : work.faults)
+      add(std::move(fault));
+    found.epochs = work.epochs;
+    found.proofs = work.proofs;
+    found.signatures += work.signatures;
+    if (work.faults.empty() && work.rewards != rewards_)
+      add("there are rewards that only the transactions know");
+  }
+
   /// sum of all parts = minted - burned, and as the running totals say.
   void check_totals() {
     std::array<neuro_amount, 3> sums{};
@@ -218,6 +231,7 @@ private:
     found.transactions += walked.transactions;
     found.signatures += walked.signatures;
     slashes_ += walked.slashes;
+    rewards_ += walked.rewards;
     const std::string where = "between transactions " + std::to_string(walked.first_seq) + " and " +
                               std::to_string(walked.last_seq);
     if (walked.transactions > 0 && walked.first_us < last_us_)
@@ -296,6 +310,7 @@ private:
   neuro_amount minted_today_;
   int32_t minted_day_ = -1;
   uint64_t slashes_ = 0;
+  uint64_t rewards_ = 0;
   int64_t last_us_ = 0;
   uint64_t nonce_ = 0;
 };
@@ -307,6 +322,31 @@ caf::error open_for_check(connection& db, const std::string& path) {
   if (!db.execute("BEGIN"))
     return db.fault();
   return check_schema(db);
+}
+
+work_findings check_work_of(const std::string& path, const book_beginning& beginning, bool signatures) {
+  connection db;
+  work_findings found;
+  if (auto failed = open_for_check(db, path)) {
+    found.faults.push_back(problem_of(failed).message);
+    return found;
+  }
+  std::vector<std::pair<int64_t, economics_params>> params;
+  {
+    statement read(db, "SELECT from_us, text FROM params ORDER BY from_us");
+    for (auto row = read.query(); row.next();) {
+      economics_params each;
+      if (read_canonical_params(row.text(1), each))
+        params.emplace_back(row.integer(0), std::move(each));
+    }
+  }
+  if (params.empty())
+    found.faults.push_back("the book has lost its parameters");
+  else
+    found = check_work(db, beginning, params, signatures);
+  if (db.faulty())
+    found.faults.push_back(problem_of(db.fault()).message);
+  return found;
 }
 
 } // namespace
@@ -332,7 +372,12 @@ caf::expected<book_findings> verify_book(const std::string& path, bool signature
   checker check(db);
   if (check.read_beginning()) {
     check.check_pages();
+    // Beside the transactions, through a connection of its own: neither waits for the other.
+    work_findings work;
+    std::thread worker([&] { work = check_work_of(path, check.beginning, signatures); });
     check.walk_all(path, signatures);
+    worker.join();
+    check.join_work(std::move(work));
     if (check.faults.empty())
       check.compare();
     if (check.faults.empty())

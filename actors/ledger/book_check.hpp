@@ -13,7 +13,9 @@ struct book_findings {
   std::vector<std::string> faults; ///< empty: all in order; at most 20 are listed
   uint64_t transactions = 0;
   uint64_t accounts = 0;
-  uint64_t signatures = 0; ///< verified
+  uint64_t epochs = 0;
+  uint64_t proofs = 0;
+  uint64_t signatures = 0; ///< of transactions and proofs, verified
   std::string chain_id;
   std::string minted;
   std::string burned;

@@ -235,6 +235,29 @@ caf::expected<reward_rate_report> ledger_reader::reward_rate(bool driver, bool v
   });
 }
 
+caf::expected<proof_page> ledger_reader::proofs(uint32_t limit, uint64_t offset,
+                                                std::optional<proof_type> type) const {
+  if (limit < 1 || limit > page_max)
+    return refuse_query("limit", "limit is out of its range.", 1, page_max);
+  if (offset > static_cast<uint64_t>(INT64_MAX))
+    return refuse_query("offset", "offset is out of its range.", 0, INT64_MAX);
+  return impl_->read<proof_page>([&](sqlite::connection& db) -> caf::expected<proof_page> {
+    return queries::proofs(db, limit, offset, type);
+  });
+}
+
+caf::expected<proof_stats> ledger_reader::proof_stats() const {
+  return impl_->read<struct proof_stats>([&](sqlite::connection & db) -> caf::expected<struct proof_stats> {
+    return queries::stats_of_proofs(db);
+  });
+}
+
+caf::expected<std::optional<closed_epoch>> ledger_reader::last_closed_epoch() const {
+  using found = std::optional<closed_epoch>;
+  return impl_->read<found>(
+      [&](sqlite::connection& db) -> caf::expected<found> { return queries::last_closed_epoch(db); });
+}
+
 caf::expected<supply_report> ledger_reader::supply() const {
   return impl_->read<supply_report>([&](sqlite::connection& db) -> caf::expected<supply_report> {
     supply_report report;

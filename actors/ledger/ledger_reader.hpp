@@ -5,6 +5,7 @@
 #include "actors/ledger/economics_params.hpp"
 #include "actors/ledger/ledger_types.hpp"
 #include "actors/ledger/receipt.hpp"
+#include "actors/ledger/work_proof.hpp"
 
 #include <map>
 #include <memory>
@@ -126,6 +127,33 @@ struct receipt_page {
   uint64_t total = 0;
 };
 
+/// A proof of this node as GET /proofs shows it.
+struct proof_item {
+  std::string id; ///< 64 hex
+  proof_type type{};
+  std::optional<uint64_t> first_layer;
+  int64_t timestamp_us = 0;
+  bool verified = false; ///< accepted
+  std::string reason;    ///< why it was refused
+  neuro_amount reward;
+};
+struct proof_page {
+  std::vector<proof_item> items; ///< newest first
+  uint64_t total = 0;            ///< matches before paging
+};
+/// `stats` of GET /proofs, of all proofs of this node.
+struct proof_stats {
+  uint64_t total_submitted = 0;
+  uint64_t total_verified = 0;
+  neuro_amount total_reward;
+};
+/// The newest minute that is closed.
+struct closed_epoch {
+  uint64_t id = 0;
+  digest hash{};
+  int64_t end_us = 0;
+};
+
 /// Reads the book through read-only connections of its own; never waits for the writer. Each call sees one
 /// committed state. Thread safe: callers may block each other for the time of one query, at most
 /// `connections` run at once. Made after the ledger has been opened.
@@ -155,6 +183,11 @@ public:
   /// Receipts for this node's work, confirmed by another wallet within [from_us, to_us), that are in no proof
   /// yet: ascending by that time, the first `limit`.
   caf::expected<std::vector<digest>> unproven_receipts(int64_t from_us, int64_t to_us, size_t limit) const;
+  /// `limit` is 1 - 100.
+  caf::expected<proof_page> proofs(uint32_t limit, uint64_t offset, std::optional<proof_type> type) const;
+  caf::expected<struct proof_stats> proof_stats() const;
+  /// Nothing while no epoch is closed.
+  caf::expected<std::optional<closed_epoch>> last_closed_epoch() const;
   /// The stake a validator needs when there are `validators` of them.
   neuro_amount required_stake(uint64_t validators) const;
   const std::string& wallet() const;

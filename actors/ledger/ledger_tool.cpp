@@ -47,7 +47,8 @@ int verify(const std::string& path, bool signatures, std::ostream& out, std::ost
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   out << "chain:        " << found->chain_id << "\ntransactions: " << found->transactions
-      << "\naccounts:     " << found->accounts << "\nminted:       " << found->minted
+      << "\naccounts:     " << found->accounts << "\nepochs:       " << found->epochs
+      << "\nproofs:       " << found->proofs << "\nminted:       " << found->minted
       << "\nburned:       " << found->burned << "\n";
   if (signatures)
     out << "signatures:   " << found->signatures << "\n";

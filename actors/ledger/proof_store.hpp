@@ -2,6 +2,7 @@
 
 #include "actors/common/money.hpp"
 #include "actors/identity/node_identity.hpp"
+#include "actors/ledger/epoch_content.hpp"
 #include "actors/ledger/work_proof.hpp"
 #include "kernels/core/sha256.hpp"
 
@@ -69,7 +70,11 @@ public:
   virtual void put_commitment(const kernels::digest& commitment, const kernels::digest& proof_id) = 0;
   virtual void forget_commitments(int64_t before_us) = 0;
 
-  virtual std::optional<epoch_row> last_epoch() = 0;
+  /// The last closed epoch.
+  virtual std::optional<epoch_link> last_epoch() = 0;
+  virtual std::optional<uint64_t> next_minute(const epoch_link& after) = 0;
+  virtual epoch_content content(uint64_t epoch_id, const epoch_link& after) = 0;
+  virtual void insert_epoch(const epoch_row& row) = 0;
 };
 
 } // namespace neuroshard

@@ -93,7 +93,8 @@ void describe_reward(connection& db, history_item& item, const transaction& of) 
     item.details.emplace_back("proof_id", row.text(2));
   if (state == reward_state::pending)
     item.details.emplace_back("matures_at", timestamp_text(row.integer(3)));
-  item.details.emplace_back("steps", reference(of, "steps"));
+  if (const auto steps = reference(of, "steps"); !steps.empty())
+    item.details.emplace_back("steps", steps);
 }
 
 history_item describe(connection& db, const transaction& of, history_type type, const std::string& address) {
@@ -241,8 +242,14 @@ reward_rate_report reward_rate(connection& db, const account_row& of, const econ
   uint64_t count = 0;
   int64_t first_us = now_us;
   {
-    statement read(db, "SELECT base, created_us FROM rewards WHERE created_us >= ? AND seq IS NOT NULL");
-    for (auto row = read.query(now_us - us_per_day); row.next(); ++count) {
+    // The parts of a proof are rewards made at one time, one after the other.
+    statement read(db,
+                   "SELECT base, created_us, proof_id FROM rewards WHERE created_us >= ? AND seq IS NOT NULL "
+                   "ORDER BY created_us, id");
+    std::string proof;
+    for (auto row = read.query(now_us - us_per_day); row.next();) {
+      count += row.text(2).empty() || row.text(2) != proof ? 1 : 0;
+      proof = row.text(2);
       sum.atto += row.amount(0).atto;
       first_us = std::min(first_us, row.integer(1));
     }

@@ -120,8 +120,17 @@ CREATE INDEX receipts_unproven ON receipts (received_us) WHERE own = 1 AND confi
 UPDATE schema_version SET version = 2;
 )sql";
 
+// Proofs are shown by type, newest first, with sums that are kept while they are written. Earlier versions
+// wrote no proofs.
+constexpr const char* version_3 = R"sql(
+CREATE TABLE proof_counts (
+  type INTEGER PRIMARY KEY, submitted INTEGER NOT NULL, verified INTEGER NOT NULL, reward BLOB NOT NULL);
+CREATE INDEX proofs_type ON proofs (own, type, timestamp_us);
+UPDATE schema_version SET version = 3;
+)sql";
+
 /// step[v] brings version v to v + 1; version 0 is the empty database.
-constexpr std::array<const char*, ledger_schema_version> steps = {version_1, version_2};
+constexpr std::array<const char*, ledger_schema_version> steps = {version_1, version_2, version_3};
 
 /// 0 for an empty database, -1 for one that is not ours.
 int64_t version_of(sqlite::connection& db) {

@@ -22,6 +22,8 @@ public:
                   "SELECT type, steps_rewarded, capped FROM rewards WHERE proof_id = ? AND proof_id <> ''"),
         nonce_(db, "SELECT 1 FROM proofs WHERE node_id = ? AND nonce = ?"),
         insert_(db, "INSERT INTO proofs VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        counts_(db, "SELECT submitted, verified, reward FROM proof_counts WHERE type = ?"),
+        save_counts_(db, "INSERT OR REPLACE INTO proof_counts VALUES (?, ?, ?, ?)"),
         receipt_(db, "SELECT own, confirmed, proof_id IS NOT NULL, driver_wallet FROM receipts WHERE "
                      "receipt_id = ?"),
         put_receipt_(db, "UPDATE receipts SET proof_id = ? WHERE receipt_id = ?"),
@@ -30,9 +32,9 @@ public:
                              "UPDATE SET created_us = excluded.created_us"),
         put_commitment_(db, "UPDATE commitments SET proof_id = ? WHERE commitment = ? AND proof_id IS NULL"),
         forget_commitments_(db, "DELETE FROM commitments WHERE created_us <= ?"),
-        last_epoch_(db,
-                    "SELECT epoch_id, previous_hash, epoch_hash, start_us, end_us, last_seq, payload FROM "
-                    "epochs ORDER BY epoch_id DESC LIMIT 1") {}
+        last_epoch_(
+            db, "SELECT epoch_hash, end_us, last_seq, payload FROM epochs ORDER BY epoch_id DESC LIMIT 1"),
+        insert_epoch_(db, "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"), minutes_(db) {}
 
   std::optional<proof_answer> answer(const kernels::digest& proof_id) override {
     auto row = answer_.query(proof_id);
@@ -57,6 +59,14 @@ public:
                 row.timestamp_us, row.nonce, row.epoch_id, row.uptime_begin_us, row.accepted, row.reason,
                 row.reward, bytes_of(row.proof.payload), blob(row.proof.key), blob(row.proof.sig),
                 bytes_of(row.proof.delegation));
+    uint64_t submitted = 1, verified = row.accepted ? 1 : 0;
+    neuro_amount reward = row.reward;
+    if (auto sums = counts_.query(static_cast<int>(row.type)); sums.next()) {
+      submitted += static_cast<uint64_t>(sums.integer(0));
+      verified += static_cast<uint64_t>(sums.integer(1));
+      reward.atto += sums.amount(2).atto; // Below what was minted: it fits.
+    }
+    save_counts_.run(static_cast<int>(row.type), submitted, verified, reward);
   }
 
   std::optional<held_receipt> receipt(const kernels::digest& receipt_id) override {
@@ -87,25 +97,35 @@ public:
 
   void forget_commitments(int64_t before_us) override { forget_commitments_.run(before_us); }
 
-  std::optional<epoch_row> last_epoch() override {
+  std::optional<epoch_link> last_epoch() override {
     auto row = last_epoch_.query();
     if (!row.next())
       return std::nullopt;
-    epoch_row made;
-    made.id = static_cast<uint64_t>(row.integer(0));
-    made.previous_hash = row.digest(1);
-    made.hash = row.digest(2);
-    made.start_us = row.integer(3);
-    made.end_us = row.integer(4);
-    made.last_seq = static_cast<uint64_t>(row.integer(5));
-    const blob payload = row.bytes(6);
-    made.signed_record.payload.assign(payload.begin(), payload.end());
+    epoch_link made{row.digest(0), row.integer(1), static_cast<uint64_t>(row.integer(2)), {}};
+    const blob payload = row.bytes(3);
+    if (const auto epoch = read_epoch({reinterpret_cast<const char*>(payload.data()), payload.size()}))
+      made.last_row_hash = epoch->last_row_hash;
     return made;
   }
 
+  std::optional<uint64_t> next_minute(const epoch_link& after) override {
+    return minutes_.next_minute(after);
+  }
+
+  epoch_content content(uint64_t epoch_id, const epoch_link& after) override {
+    return minutes_.read(epoch_id, after);
+  }
+
+  void insert_epoch(const epoch_row& row) override {
+    insert_epoch_.run(row.id, row.previous_hash, row.hash, row.start_us, row.end_us, row.last_seq,
+                      bytes_of(row.signed_record.payload), blob(row.signed_record.key),
+                      blob(row.signed_record.sig));
+  }
+
 private:
-  statement answer_, rewarded_, nonce_, insert_, receipt_, put_receipt_, count_commitments_, keep_commitment_,
-      put_commitment_, forget_commitments_, last_epoch_;
+  statement answer_, rewarded_, nonce_, insert_, counts_, save_counts_, receipt_, put_receipt_,
+      count_commitments_, keep_commitment_, put_commitment_, forget_commitments_, last_epoch_, insert_epoch_;
+  epoch_content_reader minutes_;
 };
 
 } // namespace

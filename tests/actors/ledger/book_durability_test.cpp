@@ -242,7 +242,8 @@ TEST_CASE_FIXTURE(used, "a book of an older program is brought up to date and lo
        "DROP INDEX receipts_same; DROP INDEX receipts_unproven;"
        "ALTER TABLE receipts DROP COLUMN nonce; ALTER TABLE receipts DROP COLUMN driver_wallet;"
        "ALTER TABLE receipts DROP COLUMN worker_wallet; ALTER TABLE rewards DROP COLUMN slashed;"
-       "ALTER TABLE unstakes DROP COLUMN slashed; UPDATE schema_version SET version = 1");
+       "ALTER TABLE unstakes DROP COLUMN slashed; DROP INDEX proofs_type; DROP TABLE proof_counts; "
+       "UPDATE schema_version SET version = 1");
   // Who only reads does not change the file.
   CHECK(reason_of(verify_book(options.path, false).error()) == "older_version");
   CHECK(reason_of(ledger_reader::open({options.path, me(), clock, options.params, 1}).error()) ==

@@ -124,6 +124,46 @@ TEST_CASE_FIXTURE(tool, "the export has receipts with both signatures, shares an
   CHECK(err.find("--records: 'everything'") != std::string::npos);
 }
 
+TEST_CASE_FIXTURE(tool, "whoever has the exported epochs and proofs can check them") {
+  open();
+  done(note_checkpoint{architecture, digest_of("weights"), 0});
+  const auto proof = good_proof(*options.identity, book->chain_id(), architecture, clock->us);
+  record_proof what;
+  what.proof = options.identity->sign_as_node(proof_tag, canonical_payload(proof));
+  what.segments = {{*proof.model_hash_start, proof.step_begin, proof.step_end}};
+  const auto id = done(what).proof_id;
+  clock->advance_s(120);
+  REQUIRE(book->run_due());
+  REQUIRE(!book->commit());
+  CHECK(run({"verify", "--signatures"}) == 0);
+  CHECK(out.find("epochs:       1\n") != std::string::npos);
+  CHECK(out.find("proofs:       1\n") != std::string::npos);
+  CHECK(run({"export"}) == 0);
+  CHECK(records("epoch") == 1);
+  CHECK(records("proof") == 1);
+
+  CHECK(run({"export", "--format=csv", "--records=epochs"}) == 0);
+  CHECK(out.starts_with("epoch_id,start,epoch_hash,payload,public_key,signature\r\n"));
+  CHECK(run({"export", "--records=epochs"}) == 0);
+  const auto field = [&](const std::string& name) {
+    const std::string begin = "\"" + name + "\":\"";
+    const size_t at = out.find(begin) + begin.size();
+    std::string text = out.substr(at, out.find('"', at) - at);
+    for (size_t line = 0; (line = text.find("\\u000a", line)) != std::string::npos;)
+      text.replace(line, 6, "\n");
+    return text;
+  };
+  epoch_chain_check chain({book->chain_id(), options.identity->node_public_key(), {}, {}, {}});
+  digest hash{};
+  signature sig{};
+  REQUIRE(from_hex(field("epoch_hash"), hash.data(), hash.size()));
+  REQUIRE(from_hex(field("signature"), sig.data(), sig.size()));
+  CHECK(chain.next(field("payload"), hash, sig) == "");
+  CHECK(run({"export", "--records=proofs"}) == 0);
+  CHECK(field("proof_id") == id);
+  CHECK(kernels::to_hex(proof_id_of(field("payload"))) == id);
+  CHECK(field("reward") == "0.0096");
+}
 
 TEST_CASE_FIXTURE(tool, "bad arguments and a missing book say what is wrong") {
   CHECK(run({}) == 1);
