@@ -139,6 +139,7 @@ history_item describe(connection& db, const transaction& of, history_type type, 
   case history_type::slash:
     item.negative = true;
     item.details.emplace_back("offence_id", reference(of, "offence"));
+    item.details.emplace_back("class", reference(of, "class"));
     break;
   }
   return item;
