@@ -7,10 +7,12 @@
 #include "gateway/config/daemon.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/load_config.hpp"
+#include "gateway/node/check_proof.hpp"
 #include "gateway/node/node.hpp"
 
 #include <iostream>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -82,6 +84,9 @@ int dispatch(command_line given) {
   case command::wallet_tool:
     return run_wallet_tool(given.operands, paths.root, std::cin, std::cout, std::cerr);
   case command::ledger_tool:
+    if (given.operands.front() == "check-proof")
+      return run_check_proof(std::span(given.operands).subspan(1), loaded->config, paths, std::cout,
+                             std::cerr);
     return run_ledger_tool(given.operands, paths.root, std::cout, std::cerr);
   case command::checkpoint_tool:
     if (given.operands.size() == 1)

@@ -93,6 +93,12 @@ void put_state(json_writer& out, const training_state& state) {
     put(out, "step_begin", work.step_begin);
     put(out, "step_end", work.step_end);
     put(out, "label_tokens", work.label_tokens);
+    put(out, "commitment", work.commitment);
+    put(out, "data_hash", work.data_hash);
+    put(out, "loss_e6", work.loss_e6);
+    put(out, "gradient_norm_e6", work.gradient_norm_e6);
+    put(out, "batch_size", uint64_t{work.batch_size});
+    put(out, "seq_len", uint64_t{work.seq_len});
     out.EndObject();
   }
   out.EndArray();
@@ -234,6 +240,14 @@ void read_unclaimed(object_reader& own, std::vector<unclaimed_work>& to, status&
     from.number("step_begin", work.step_begin);
     from.number("step_end", work.step_end);
     from.number("label_tokens", work.label_tokens);
+    if (from.has("commitment")) { // not in earlier ones, whose work was claimed without a proof
+      from.text("commitment", work.commitment, 64);
+      from.text("data_hash", work.data_hash, 64);
+      from.number("loss_e6", work.loss_e6);
+      from.number("gradient_norm_e6", work.gradient_norm_e6);
+      from.number("batch_size", work.batch_size);
+      from.number("seq_len", work.seq_len);
+    }
     from.done();
   };
   const auto* value = own.object("unclaimed");

@@ -7,8 +7,8 @@
 
 namespace neuroshard {
 
-/// Work that a reward is asked for once the checkpoint that tells of it is on disk. One with
-/// `hash_of` set follows a checkpoint of an outer step that is still being written: the checkpointer, which
+/// Work that no recorded proof tells of yet: steps since one outer step. One with `hash_of` set follows a
+/// checkpoint of an outer step that is still being written: the checkpointer, which
 /// knows what became of that one when it comes to this, puts its hash in, or else that of the work before. On
 /// disk it is never set.
 struct unclaimed_work {
@@ -17,9 +17,16 @@ struct unclaimed_work {
   uint64_t step_begin = 0;           ///< half open
   uint64_t step_end = 0;
   uint64_t label_tokens = 0; ///< 0: nothing
+  // Of its first step, for the proof that begins with it.
+  std::string commitment; ///< 64 hex: gradient commitment; empty in checkpoints of earlier versions
+  std::string data_hash;  ///< 64 hex
+  uint64_t loss_e6 = 0;
+  uint64_t gradient_norm_e6 = 0;
+  uint32_t batch_size = 0;
+  uint32_t seq_len = 0;
 };
 
-inline constexpr size_t unclaimed_max = 16; ///< ranges that one checkpoint tells of
+inline constexpr size_t unclaimed_max = 64; ///< ranges that one checkpoint tells of
 
 /// The counters of a checkpoint ("state" of the model page, section 10), and of a transfer.
 struct training_state {

@@ -235,6 +235,13 @@ caf::expected<reward_rate_report> ledger_reader::reward_rate(bool driver, bool v
   });
 }
 
+caf::expected<std::vector<recent_proof>> ledger_reader::recent_proofs(int64_t since_us) const {
+  return impl_->read<std::vector<recent_proof>>(
+      [&](sqlite::connection& db) -> caf::expected<std::vector<recent_proof>> {
+        return queries::recent_proofs(db, since_us);
+      });
+}
+
 caf::expected<proof_page> ledger_reader::proofs(uint32_t limit, uint64_t offset,
                                                 std::optional<proof_type> type) const {
   if (limit < 1 || limit > page_max)

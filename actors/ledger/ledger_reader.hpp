@@ -111,22 +111,6 @@ struct supply_report {
   std::string chain_id;
 };
 
-/// A receipt that is kept.
-struct receipt_item {
-  digest id{};
-  receipt what;
-  std::string worker_wallet;
-  std::string driver_wallet; ///< empty while not confirmed
-  bool own = false;          ///< this node did the work
-  bool confirmed = false;    ///< counter-signed by the driver
-  int64_t received_us = 0;   ///< when it came, or was confirmed
-  std::optional<digest> proof_id;
-};
-struct receipt_page {
-  std::vector<receipt_item> items; ///< newest first
-  uint64_t total = 0;
-};
-
 /// A proof of this node as GET /proofs shows it.
 struct proof_item {
   std::string id; ///< 64 hex
@@ -154,6 +138,31 @@ struct closed_epoch {
   int64_t end_us = 0;
 };
 
+/// A proof of this node that is in the book, as the maker of the next one needs it.
+struct recent_proof {
+  digest id{};
+  std::string nonce;
+  int64_t timestamp_us = 0;
+  bool accepted = false;
+  uint64_t label_tokens = 0;
+};
+
+/// A receipt that is kept.
+struct receipt_item {
+  digest id{};
+  receipt what;
+  std::string worker_wallet;
+  std::string driver_wallet; ///< empty while not confirmed
+  bool own = false;          ///< this node did the work
+  bool confirmed = false;    ///< counter-signed by the driver
+  int64_t received_us = 0;   ///< when it came, or was confirmed
+  std::optional<digest> proof_id;
+};
+struct receipt_page {
+  std::vector<receipt_item> items; ///< newest first
+  uint64_t total = 0;
+};
+
 /// Reads the book through read-only connections of its own; never waits for the writer. Each call sees one
 /// committed state. Thread safe: callers may block each other for the time of one query, at most
 /// `connections` run at once. Made after the ledger has been opened.
@@ -178,6 +187,8 @@ public:
   caf::expected<earnings_report> earnings() const;
   caf::expected<reward_rate_report> reward_rate(bool driver, bool validator, bool training) const;
   caf::expected<supply_report> supply() const;
+  /// Of this node, not older, ascending by time; at most 1,000, the newest.
+  caf::expected<std::vector<recent_proof>> recent_proofs(int64_t since_us) const;
   /// `limit` is 1 - 100.
   caf::expected<receipt_page> receipts(uint32_t limit, uint64_t offset) const;
   /// Receipts for this node's work, confirmed by another wallet within [from_us, to_us), that are in no proof

@@ -3,6 +3,7 @@
 #include "actors/ledger/money_rules.hpp"
 #include "actors/ledger/transaction_rows.hpp"
 #include "actors/ledger/utc_date.hpp"
+#include "actors/ledger/work_proof.hpp"
 
 #include <algorithm>
 
@@ -283,6 +284,24 @@ reward_rate_report reward_rate(connection& db, const account_row& of, const econ
   report.estimated_hourly = all ? mul_ratio(*all, 3'600, seconds).value_or(neuro_amount{}) : neuro_amount{};
   report.estimated_daily = checked_mul(report.estimated_hourly, 24).value_or(neuro_amount{});
   return report;
+}
+
+std::vector<recent_proof> recent_proofs(connection& db, int64_t since_us) {
+  std::vector<recent_proof> found;
+  statement read(db, "SELECT proof_id, nonce, timestamp_us, accepted, payload FROM proofs WHERE own = 1 AND "
+                     "timestamp_us >= ? ORDER BY timestamp_us DESC LIMIT 1000");
+  for (auto row = read.query(since_us); row.next();) {
+    auto& made = found.emplace_back();
+    made.id = row.digest(0);
+    made.nonce = row.text(1);
+    made.timestamp_us = row.integer(2);
+    made.accepted = row.integer(3) != 0;
+    const auto payload = row.bytes(4);
+    if (const auto proof = read_proof({reinterpret_cast<const char*>(payload.data()), payload.size()}))
+      made.label_tokens = proof->label_tokens;
+  }
+  std::reverse(found.begin(), found.end());
+  return found;
 }
 
 } // namespace neuroshard::queries

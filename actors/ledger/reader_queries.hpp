@@ -15,6 +15,7 @@ std::optional<stake_state> stake(sqlite::connection& db, const account_row& of,
 history_page history(sqlite::connection& db, const account_row& of, const history_query& query);
 reward_rate_report reward_rate(sqlite::connection& db, const account_row& of, const economics_params& params,
                                int64_t now_us, bool driver, bool validator, bool training);
+std::vector<recent_proof> recent_proofs(sqlite::connection& db, int64_t since_us);
 proof_page proofs(sqlite::connection& db, uint32_t limit, uint64_t offset, std::optional<proof_type> type);
 proof_stats stats_of_proofs(sqlite::connection& db);
 std::optional<closed_epoch> last_closed_epoch(sqlite::connection& db);

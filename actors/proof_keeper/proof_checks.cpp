@@ -157,9 +157,10 @@ proof_verdict check_proof(const signed_blob& blob, const proof_rules& rules, pro
   if (const auto last = records.last_timestamp_us(proof.node_id); last && proof.uptime_begin_us() < *last)
     return refuse_proof(proof_check::plausibility, "uptime_overlaps", true);
   const held_layers range{proof.layer_begin, proof.layer_end, proof.has_embedding, proof.has_lm_head};
-  if (const auto speed = trains(proof) ? records.tokens_per_minute(range) : std::nullopt)
-    if (u128{proof.label_tokens} * ms_per_minute * 10'000 >
-        u128{*speed} * rules.params.speed_slack_bp * proof.uptime_ms)
+  if (const auto speed = trains(proof) ? records.speed_of(range) : std::nullopt)
+    if (proof.label_tokens > speed->tokens_per_step &&
+        u128{proof.label_tokens - speed->tokens_per_step} * ms_per_minute * 10'000 >
+            u128{speed->tokens_per_minute} * rules.params.speed_slack_bp * proof.uptime_ms)
       return refuse_proof(proof_check::plausibility, "faster_than_measured");
 
   if (const char* fault = fault_of_training(proof))

@@ -33,6 +33,13 @@ struct held_layers {
   bool head = false;
 };
 
+/// How fast a range of layers trains. A step counts when it ends: a minute may hold one that was begun before
+/// it.
+struct measured_speed {
+  uint64_t tokens_per_minute = 0;
+  uint64_t tokens_per_step = 0;
+};
+
 /// What a checker knows beside the proof. Counts are over accepted proofs only.
 class proof_records {
 public:
@@ -45,9 +52,8 @@ public:
   virtual std::optional<int64_t> last_timestamp_us(const std::string& node_id) = 0;
   /// Nothing for a node that is not in the layer map of that epoch.
   virtual std::optional<held_layers> layers_of(const std::string& node_id, uint64_t epoch_id) = 0;
-  /// Label tokens a minute that the checker measured, or the network map states, for this range; nothing: not
-  /// known.
-  virtual std::optional<uint64_t> tokens_per_minute(const held_layers& range) = 0;
+  /// What the checker measured, or the network map states, for this range; nothing: not known.
+  virtual std::optional<measured_speed> speed_of(const held_layers& range) = 0;
   /// Whether receipts of this node with both signatures, in no other proof, have this root and number.
   virtual bool has_receipts(const std::string& node_id, const kernels::digest& root, uint64_t count) = 0;
 };

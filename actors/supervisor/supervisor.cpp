@@ -45,6 +45,7 @@ node_actors make_fronts(caf::actor_system& system) {
           front_of<rate_limiter_actor>(system, "rate_limiter"),
           front_of<telemetry_actor>(system, "telemetry"),
           front_of<peer_manager_actor>(system, "peer_manager"),
+          front_of<proof_keeper_actor>(system, "proof_keeper"),
           front_of<layer_worker_actor>(system, "layer_worker"),
           front_of<checkpointer_actor>(system, "checkpointer"),
           front_of<trainer_actor>(system, "trainer"),
@@ -266,6 +267,7 @@ void supervisor_state::end_if_alone(pointer self) {
   end_front(actors.trainer);
   end_front(actors.checkpointer);
   end_front(actors.worker);
+  end_front(actors.keeper);
   end_front(actors.peers);
   end_front(actors.telemetry);
   end_front(actors.limiter);

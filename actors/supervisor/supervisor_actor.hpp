@@ -6,6 +6,7 @@
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/ledger/ledger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
+#include "actors/proof_keeper/proof_keeper_actor.hpp"
 #include "actors/rate_limiter/rate_limiter_actor.hpp"
 #include "actors/telemetry/telemetry_actor.hpp"
 #include "actors/trainer/trainer_actor.hpp"
@@ -31,6 +32,7 @@ struct node_actors {
   rate_limiter_actor limiter;
   telemetry_actor telemetry;
   peer_manager_actor peers;
+  proof_keeper_actor keeper;
   layer_worker_actor worker;
   checkpointer_actor checkpointer;
   trainer_actor trainer;

@@ -59,22 +59,17 @@ void trainer_state::adopt(const restored& from) {
   // A checkpoint of a round's end is the outer step's own; its hash was not known when its state was written.
   if (from.found && state.inner_step == state.round_first_step && !from.model_hash.empty())
     state.outer_model_hash = from.model_hash;
-  claims.begin(state.inner_step, state.outer_model_hash);
+  unproven.begin(state.inner_step, state.outer_model_hash, std::exchange(state.unclaimed, {}));
   checkpoint_step = state.inner_step;
   refreshed_step = state.inner_step;
   outer_saves.clear();
-  const auto owed = std::exchange(state.unclaimed, {});
-  if (!from.found || now != phase::idle)
+  if (!from.found)
     return;
   // The ledger may have been closed before it heard of these checkpoints.
   note(state.outer_model_hash, state.inner_step);
-  for (const auto& work : owed) {
-    if (work.label_tokens == 0 || work.step_begin >= work.step_end || work.step_end > state.inner_step)
-      continue;
+  for (const auto& work : unproven.open(state.inner_step))
     if (work.model_hash_start != state.outer_model_hash)
       note(work.model_hash_start, work.step_begin);
-    claim({work.model_hash_start, work.step_begin, work.step_end, work.label_tokens});
-  }
 }
 
 void trainer_state::set_enabled(bool enabled) {
@@ -206,6 +201,7 @@ void trainer_state::publish() {
       learning_rate_at(rate.learning_rate, rate.warmup_steps, rate.decay_steps, state.inner_step);
   p->grad_norm = step ? step->grad_norm : progress ? progress->grad_norm : 0;
   p->tokens_per_second = metrics.tokens_per_second(now_us);
+  p->tokens_per_second_best = metrics.best_tokens_per_second();
   if (const double speed = metrics.steps_per_second(now_us); speed > 0 && rate.decay_steps > state.inner_step)
     p->eta_seconds = static_cast<double>(rate.decay_steps - state.inner_step) / speed;
   // Without held-out data the EMA of the training loss stands in; a node that only serves tells what its
@@ -275,12 +271,13 @@ trainer_actor::behavior_type trainer(trainer_state::pointer self, trainer_option
         self->state.stop_requested(how.patience_us);
         return promise;
       },
+      [self](const take_work& most) { return self->state.unproven.offer(most.tokens_max, most.steps_max); },
+      [self](const work_proven& done) { self->state.unproven.proven(done.step_begin, done.step_end); },
       [self](const checkpoint_saved& saved) { self->state.save_ended(saved.inner_step, &saved); },
       [self](const checkpoint_failed& failed) {
         log::warn(self->state.name, "checkpoint-failed step={} why={}", failed.inner_step, failed.message);
         if (failed.inner_step == self->state.checkpoint_step)
           self->state.checkpoint_missing = true;
-        self->state.claims.failed(failed.inner_step);
         self->state.save_ended(failed.inner_step, nullptr);
       },
       [self](next_atom) {

@@ -6,11 +6,12 @@
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/ledger/ledger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
-#include "actors/trainer/reward_claims.hpp"
+#include "actors/proof_keeper/proof_keeper_actor.hpp"
 #include "actors/trainer/step_batch.hpp"
 #include "actors/trainer/trainer_actor.hpp"
 #include "actors/trainer/training_log.hpp"
 #include "actors/trainer/training_metrics.hpp"
+#include "actors/trainer/unproven_work.hpp"
 #include "kernels/text/data_loader.hpp"
 
 #include <caf/stateful_actor.hpp>
@@ -42,8 +43,6 @@ struct trainer_options {
   std::string node_id;                      ///< 32 hex
   std::string architecture_id;
   uint32_t layers = 0;
-  bool is_driver = true; ///< for the reward's role factor
-  bool is_validator = true;
   std::string log_folder; ///< `training_logs`; empty: no log
 };
 
@@ -51,8 +50,9 @@ struct trainer_options {
 struct trainer_parts {
   layer_worker_actor worker;
   checkpointer_actor checkpointer;
-  ledger_actor ledger;      ///< may be null: nothing is rewarded
-  peer_manager_actor peers; ///< may be null: alone
+  ledger_actor ledger;       ///< may be null: nothing is proven or rewarded
+  proof_keeper_actor keeper; ///< may be null
+  peer_manager_actor peers;  ///< may be null: alone
   std::shared_ptr<const text::data_loader>
       data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
@@ -77,8 +77,9 @@ struct trainer_state {
     size_t next_part = 0;
     double loss_sum = 0; ///< losses of its micro-batches, weighted by their labels
     double grad_norm = 0;
-    bool committing = false; ///< COMMIT has been sent
-    bool dropping = false;   ///< DISCARD has been sent
+    std::optional<unproven_work::first_step> sampled; ///< it begins a piece of unproven work
+    bool committing = false;                          ///< COMMIT has been sent
+    bool dropping = false;                            ///< DISCARD has been sent
   };
 
   pointer self = nullptr;
@@ -87,7 +88,7 @@ struct trainer_state {
   training_state state;
   text::data_cursor cursor;
   training_metrics metrics;
-  reward_claims claims;
+  unproven_work unproven;
   training_log log;
   phase now = phase::idle;
   uint64_t epoch = 0; ///< counts interruptions: an answer of an earlier one is void
@@ -153,17 +154,19 @@ struct trainer_state {
   void end_round();
   void save(const std::string& reason);
   void be_lean();
+  void not_saved(uint64_t inner_step);
+  void commit_first_steps();
   void save_ended(uint64_t inner_step, const checkpoint_saved* saved);
   void refresh(bool wait, bool then_score);
   void score_next();
   void reload();
   void note(const std::string& model_hash, uint64_t inner_step);
-  void claim(const reward_claim& work);
 
   // one step (trainer_step.cpp)
   void begin_step();
   void send_part();
   void part_answered(const forward_reply& reply);
+  void sample();
   void commit();
   void committed(const backward_reply& reply);
   void skip(const char* why, bool not_finite);

@@ -2,6 +2,7 @@
 
 #include "actors/checkpointer/checkpointer_actor.hpp"
 #include "actors/common/actor_status.hpp"
+#include "actors/ledger/ledger_types.hpp"
 
 #include <caf/allowed_unsafe_message_type.hpp>
 #include <caf/replies_to.hpp>
@@ -37,6 +38,7 @@ struct training_progress {
   double learning_rate = 0;
   double grad_norm = 0;
   double tokens_per_second = 0;      ///< over the last 30 s
+  double tokens_per_second_best = 0; ///< the most of it since the start of the process
   std::optional<double> eta_seconds; ///< until decay_steps
   bool trained = false;              ///< validation loss at least 1 nat below the untrained model's
   std::vector<double> loss_history;  ///< EMA every 10 steps, last 100
@@ -59,6 +61,30 @@ struct training_patch {
   std::optional<uint32_t> batch_size;
   std::optional<uint64_t> diloco_steps; ///< next outer step
 };
+/// Asks for work that a proof can tell of: committed steps of this node, the oldest first, at most so much.
+struct take_work {
+  uint64_t tokens_max = 0;
+  uint64_t steps_max = 0;
+};
+/// It stays on offer until `work_proven` says that it is recorded. `step_begin` == `step_end`: nothing yet.
+struct offered_work {
+  uint64_t step_begin = 0; ///< half open
+  uint64_t step_end = 0;
+  uint64_t label_tokens = 0;
+  std::vector<step_segment> segments; ///< the steps by the outer step they followed
+  // Of the first step; its preimage is in the ledger.
+  kernels::digest commitment{};
+  kernels::digest data_hash{};
+  uint64_t loss_e6 = 0;
+  uint64_t gradient_norm_e6 = 0;
+  uint32_t batch_size = 0;
+  uint32_t seq_len = 0;
+};
+/// A proof of these steps is recorded.
+struct work_proven {
+  uint64_t step_begin = 0;
+  uint64_t step_end = 0;
+};
 /// Finishes the step in hand when that takes at most `patience_us`, else discards it; then writes a
 /// checkpoint and answers.
 struct stop_training {
@@ -72,6 +98,9 @@ CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::training_progress_ptr))
 CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::set_training))
 CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::training_patch))
 CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::stop_training))
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::take_work))
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::offered_work))
+CAF_ADD_TYPE_ID(neuroshard_trainer, (neuroshard::work_proven))
 CAF_ADD_ATOM(neuroshard_trainer, neuroshard, start_atom, "start")
 CAF_ADD_ATOM(neuroshard_trainer, neuroshard, progress_atom, "progress")
 CAF_ADD_ATOM(neuroshard_trainer, neuroshard, next_atom, "next")
@@ -80,6 +109,9 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::training_progress_ptr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::set_training)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::training_patch)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::stop_training)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::take_work)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::offered_work)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::work_proven)
 
 namespace neuroshard {
 
@@ -91,6 +123,8 @@ using trainer_actor = caf::typed_actor<
     caf::replies_to<progress_atom>::with<training_progress_ptr>,
     // Comes to a step boundary and a checkpoint; the last thing it does.
     caf::replies_to<stop_training>::with<void>,
+    // What the proof keeper proves.
+    caf::replies_to<take_work>::with<offered_work>, caf::reacts_to<work_proven>,
     // Outcomes of its checkpoints.
     caf::reacts_to<checkpoint_saved>, caf::reacts_to<checkpoint_failed>,
     // Internal: the next step; time-driven duties.

@@ -1,6 +1,7 @@
 // What is due between two steps: patches, route and binding, the end of a round, validation, checkpoints,
 // serving copies.
 #include "actors/common/log.hpp"
+#include "actors/proof_keeper/gradient_commitment.hpp"
 #include "actors/trainer/trainer.hpp"
 
 #include <caf/actor_cast.hpp>
@@ -208,6 +209,8 @@ void trainer_state::end_round() {
   outer_checkpoint_due = true;
   log::info(name, "outer-step outer={} step={} loss={:.4f}", state.outer_step, state.inner_step,
             metrics.ema().value_or(0));
+  if (parts.keeper) // a proof that ends here can be followed by one that begins with known weights
+    caf::anon_send(caf::actor_cast<caf::actor>(parts.keeper), round_ended_atom_v);
   refresh(true, has_heldout());
 }
 
@@ -220,54 +223,59 @@ void trainer_state::save(const std::string& reason) {
   checkpoint_us = parts.time->steady_us();
   checkpoint_missing = false;
   const bool ends_round = at == state.round_first_step;
-  if (ends_round)
+  if (ends_round) {
     outer_saves.push_back(at);
-  claims.saving(at, ends_round);
+    unproven.round_ended(at);
+  }
   auto what = snapshot_state();
-  what.unclaimed = claims.open();
-  what.outer_hash_of = claims.outer_under_way();
+  what.unclaimed = unproven.open(at);
+  what.outer_hash_of = unproven.outer_under_way();
   if (what.outer_hash_of == at) // a checkpoint cannot hold its own hash; a start from it knows it
     what.outer_hash_of.reset();
   const bool stopping = reason == "stop";
   // The answer comes as soon as the view of the weights is open; the writing goes on beside the next steps.
   self->request(parts.checkpointer, long_timeout, save_checkpoint{std::move(what), reason})
       .then(
-          [me = self, stopping](const save_begun& begun) {
+          [me = self, stopping, at](const save_begun& begun) {
             if (stopping && begun.started)
               return; // the outcome is waited for
             if (!begun.started)
-              me->state.checkpoint_missing = true;
+              me->state.not_saved(at);
             if (stopping)
               return me->state.stopped();
             me->state.wait_for_next();
           },
-          [me = self, stopping](const caf::error& e) {
+          [me = self, stopping, at](const caf::error& e) {
             log::warn(name, "checkpoint-not-begun why={}", problem_of(e).message);
-            me->state.checkpoint_missing = true;
+            me->state.not_saved(at);
             if (stopping)
               return me->state.stopped();
             me->state.wait_for_next();
           });
 }
 
+/// The checkpoint of this step was not begun.
+void trainer_state::not_saved(uint64_t inner_step) {
+  checkpoint_missing = true;
+  if (std::erase(outer_saves, inner_step) > 0)
+    unproven.outer_saved(inner_step, {});
+  commit_first_steps();
+}
+
 /// The outcome of a checkpoint; `saved` is null when it failed.
 void trainer_state::save_ended(uint64_t inner_step, const checkpoint_saved* saved) {
   const auto at = std::find(outer_saves.begin(), outer_saves.end(), inner_step);
   const bool of_outer = at != outer_saves.end();
-  if (of_outer)
+  if (of_outer) {
     outer_saves.erase(at);
-  std::optional<reward_claim> work;
-  if (saved != nullptr) {
-    if (of_outer)
-      state.outer_model_hash = saved->model_hash;
-    work = claims.saved(inner_step, of_outer ? std::optional(saved->model_hash) : std::nullopt);
+    unproven.outer_saved(inner_step, saved != nullptr ? saved->model_hash : std::string());
+    commit_first_steps();
   }
   if (saved != nullptr && of_outer) {
+    state.outer_model_hash = saved->model_hash;
     note(state.outer_model_hash, inner_step);
     publish(); // a paused node has no step that would tell
   }
-  if (work)
-    claim(*work);
   if (saved != nullptr)
     be_lean();
   if (stop_saving && inner_step == state.inner_step)
@@ -281,7 +289,33 @@ void trainer_state::be_lean() {
     caf::anon_send(caf::actor_cast<caf::actor>(parts.worker), lean_atom_v);
 }
 
-/// Tells the ledger of a checkpoint on disk whose hash work will be claimed with.
+/// What a proof may be challenged about goes to the ledger before the proof does.
+void trainer_state::commit_first_steps() {
+  unproven.commit([this](const unproven_work::first_step& first, unclaimed_work& to) {
+    const auto model_hash = digest_of(to.model_hash_start);
+    if (!model_hash)
+      return false;
+    const auto preimage = preimage_of(first.gradient->unit_norms, first.gradient->values, first.loss,
+                                      *model_hash, first.data_hash, first.batch_size, first.seq_len);
+    if (!preimage || !std::isfinite(first.gradient_norm))
+      return false;
+    auto bytes = encode_preimage(*preimage);
+    to.commitment = kernels::to_hex(commitment_of(bytes));
+    to.data_hash = kernels::to_hex(first.data_hash);
+    to.loss_e6 = preimage->loss_e6;
+    to.gradient_norm_e6 = static_cast<uint64_t>(std::llround(std::min(first.gradient_norm, 1e12) * 1e6));
+    to.batch_size = first.batch_size;
+    to.seq_len = first.seq_len;
+    self->request(parts.ledger, short_timeout, keep_commitment{std::move(bytes)})
+        .then([](const commitment_kept&) {},
+              [](const caf::error& e) {
+                log::warn(name, "commitment-not-kept why={}", problem_of(e).message);
+              });
+    return true;
+  });
+}
+
+/// Tells the ledger of a checkpoint on disk whose hash work will be proven with.
 void trainer_state::note(const std::string& model_hash, uint64_t inner_step) {
   const auto digest = digest_of(model_hash);
   if (!parts.ledger || !digest)
@@ -290,32 +324,6 @@ void trainer_state::note(const std::string& model_hash, uint64_t inner_step) {
       .then(
           [](const checkpoint_noted&) {},
           [](const caf::error& e) { log::warn(name, "checkpoint-not-noted why={}", problem_of(e).message); });
-}
-
-void trainer_state::claim(const reward_claim& work) {
-  const auto digest = digest_of(work.model_hash_start);
-  if (!parts.ledger || !digest)
-    return;
-  reward_training reward;
-  reward.node_id = options.node_id;
-  reward.architecture_id = options.architecture_id;
-  reward.model_hash_start = *digest;
-  reward.step_begin = work.step_begin;
-  reward.step_end = work.step_end;
-  reward.label_tokens = work.label_tokens;
-  reward.layers = options.layers;
-  reward.driver = options.is_driver;
-  reward.validator = options.is_validator;
-  self->request(parts.ledger, short_timeout, std::move(reward))
-      .then(
-          [work](const reward_result& result) {
-            log::debug(name, "rewarded steps={}-{} tokens={} amount={}", work.step_begin, work.step_end,
-                       work.label_tokens, to_decimal(result.amount));
-          },
-          [work](const caf::error& e) {
-            log::warn(name, "not-rewarded steps={}-{} why={}", work.step_begin, work.step_end,
-                      problem_of(e).message);
-          });
 }
 
 /// Ten steps in a row were not finite: the weights of the last checkpoint are taken again.

@@ -1,5 +1,7 @@
 // One inner step: batch, micro-batches, COMMIT; and what is done when one of them fails.
 #include "actors/common/log.hpp"
+#include "actors/identity/keys.hpp"
+#include "actors/proof_keeper/gradient_commitment.hpp"
 #include "actors/trainer/trainer.hpp"
 
 #include <algorithm>
@@ -86,7 +88,35 @@ void trainer_state::part_answered(const forward_reply& reply) {
   if (!reply.report.ready)
     return step_failed(refuse(errc::failed_precondition, "the stage has not accumulated all micro-batches"));
   step->grad_norm = std::sqrt(reply.report.grad_norm_sq);
+  if (parts.ledger && unproven.wants_sample(parts.time->steady_us()))
+    return sample();
   commit();
+}
+
+/// The gradient of a step that a proof can begin with is committed to before it is applied.
+void trainer_state::sample() {
+  sample_gradient call;
+  call.session_id = header().session_id;
+  call.step = step->number;
+  call.draws = sampled_draws(data_hash_of(step->batch));
+  self->request(parts.worker, work_timeout, std::move(call))
+      .then(
+          [me = self, at = epoch](const gradient_sample_ptr& drawn) {
+            if (at != me->state.epoch)
+              return;
+            auto& step = *me->state.step;
+            const double loss = step.loss_sum / static_cast<double>(step.batch.label_count);
+            step.sampled = unproven_work::first_step{
+                drawn, loss, step.grad_norm, data_hash_of(step.batch), step.batch.rows, step.batch.seq};
+            me->state.commit();
+          },
+          [me = self, at = epoch](const caf::error& e) {
+            if (at != me->state.epoch)
+              return;
+            log::warn(name, "gradient-not-sampled step={} why={}", me->state.step->number,
+                      problem_of(e).message);
+            me->state.commit();
+          });
 }
 
 void trainer_state::commit() {
@@ -136,7 +166,9 @@ void trainer_state::step_used(uint64_t label_tokens) {
   failures_of_step = 0;
   cursor = parts.data->advance(cursor, uint64_t{step->batch.rows} * step->batch.seq);
   state.inner_step = step->number;
-  claims.step(state.inner_step, label_tokens);
+  unproven.step(state.inner_step, label_tokens, std::exchange(step->sampled, std::nullopt),
+                parts.time->steady_us());
+  commit_first_steps();
   if (state.inner_step % options.validate_every_steps == 0)
     validation_due = true;
   publish();

@@ -41,6 +41,8 @@ void training_metrics::step(uint64_t inner_step, double loss, uint64_t tokens, i
   recent_.push_back({now_us, tokens});
   while (recent_.size() > 2 && recent_[1].at_us < now_us - speed_window_us)
     recent_.pop_front();
+  if (now_us - recent_.front().at_us >= best_window_us)
+    best_ = std::max(best_, tokens_per_second(now_us));
 }
 
 void training_metrics::pause() {

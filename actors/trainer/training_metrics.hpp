@@ -17,6 +17,7 @@ public:
   static constexpr size_t history_max = 100;
   static constexpr size_t first_max = 3;
   static constexpr int64_t speed_window_us = 30'000'000;
+  static constexpr int64_t best_window_us = 5'000'000;
 
   void restore(const training_state& from);
   void store(training_state& to) const;
@@ -31,6 +32,8 @@ public:
   const std::vector<double>& history() const noexcept { return history_; }
   const std::vector<double>& first() const noexcept { return first_; }
   double tokens_per_second(int64_t now_us) const;
+  /// The most of it ever seen here over at least `best_window_us`; 0: not measured yet.
+  double best_tokens_per_second() const noexcept { return best_; }
   double steps_per_second(int64_t now_us) const;
 
 private:
@@ -43,6 +46,7 @@ private:
   std::vector<double> history_;
   std::vector<double> first_;
   std::deque<sample> recent_;
+  double best_ = 0;
 };
 
 } // namespace neuroshard

@@ -18,6 +18,7 @@ actor_setup::actor_setup(int64_t threads) {
   add_message_types<caf::id_block::neuroshard_telemetry>();
   add_message_types<caf::id_block::neuroshard_rate_limiter>();
   add_message_types<caf::id_block::neuroshard_peer_manager>();
+  add_message_types<caf::id_block::neuroshard_proof_keeper>();
   add_message_types<caf::id_block::neuroshard_supervisor>();
   add_message_types<caf::id_block::neuroshard_http>();
   set("scheduler.max-threads", static_cast<size_t>(threads));

@@ -34,12 +34,6 @@ uint64_t kv_pool_bytes(const node_config& c, const kernels::device& on, const mo
   return std::min(offered / 10 * 6 / 5, wanted);
 }
 
-/// Sequences of one micro-batch: what the activations are planned for. A larger batch, set while running, is
-/// cut into more micro-batches.
-int64_t microbatch_sequences(const node_config& c) {
-  return (c.training.batch_size + c.training.microbatches - 1) / c.training.microbatches;
-}
-
 /// Read when the group is made: a node that begins without training holds nothing for it.
 bool trains_from_start(const node_config& c) {
   return c.training.enabled && !c.observer;
@@ -53,7 +47,7 @@ caf::expected<caf::actor> make_worker(caf::actor_system& system, const model_pla
   how.head = true;
   how.compute = compute_type(*c, *plan.device);
   how.train = trains_from_start(*c);
-  how.train_tokens_max = microbatch_sequences(*c) * c->training.seq_len;
+  how.train_tokens_max = static_cast<int64_t>(microbatch_positions(*c));
   how.kv_pool_bytes = kv_pool_bytes(*c, *plan.device, plan.shape, how.compute);
   how.sessions_max = sessions_max;
   auto stage = model::stage::make(plan.device, plan.shape, how);
@@ -120,7 +114,7 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   options.diloco_steps = static_cast<uint64_t>(t.diloco_steps);
   options.checkpoint_every_steps = static_cast<uint64_t>(c->checkpoint.every_steps);
   options.refresh_s = static_cast<uint32_t>(c->inference.refresh_s);
-  options.microbatch_positions_max = static_cast<uint64_t>(microbatch_sequences(*c) * t.seq_len);
+  options.microbatch_positions_max = microbatch_positions(*c);
   options.vocab_size = plan.tokens->vocab_size();
   options.node_id = plan.identity->node_id();
   options.architecture_id = model::architecture_id(plan.shape);
@@ -130,6 +124,7 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   parts.worker = fronts.worker;
   parts.checkpointer = fronts.checkpointer;
   parts.ledger = fronts.ledger;
+  parts.keeper = fronts.keeper;
   parts.peers = fronts.peers;
   parts.time = plan.time;
   parts.counters = plan.counters;
@@ -201,6 +196,11 @@ start_result<kernels::device_ptr> open_device(const node_config& c, const thread
 
 kernels::dtype compute_type(const node_config& c, const kernels::device& on) {
   return c.model.dtype == "bf16" && on.info().fast_bf16 ? kernels::dtype::bf16 : kernels::dtype::f32;
+}
+
+uint64_t microbatch_positions(const node_config& c) {
+  const auto& t = c.training;
+  return static_cast<uint64_t>((t.batch_size + t.microbatches - 1) / t.microbatches * t.seq_len);
 }
 
 start_group model_group(std::shared_ptr<const model_plan> plan, const node_actors& fronts) {

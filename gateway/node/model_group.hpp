@@ -41,6 +41,9 @@ start_result<model::architecture> shape_of(const node_config& c);
 start_result<kernels::device_ptr> open_device(const node_config& c, const thread_budget& threads);
 /// bf16 where the configuration allows it and the device is faster with it, else f32.
 kernels::dtype compute_type(const node_config& c, const kernels::device& on);
+/// Positions of one micro-batch that activations are planned for. A larger batch, set while running, is cut
+/// into more micro-batches.
+uint64_t microbatch_positions(const node_config& c);
 /// The group that the supervisor starts, restarts and ends as one.
 start_group model_group(std::shared_ptr<const model_plan> plan, const node_actors& fronts);
 

@@ -5,6 +5,7 @@
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/peer_manager/peer_manager.hpp"
+#include "actors/proof_keeper/proof_keeper.hpp"
 #include "actors/rate_limiter/rate_limiter.hpp"
 #include "actors/supervisor/supervisor.hpp"
 #include "actors/telemetry/telemetry.hpp"
@@ -35,8 +36,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 #include <iostream>
 #include <thread>
 
@@ -84,6 +87,7 @@ private:
   std::optional<start_error> start();
   std::optional<start_error> start_ledger(const economics_params& params);
   std::optional<start_error> start_http();
+  caf::expected<std::pair<proof_keeper_options, proof_keeper_parts>> proof_keeping() const;
   start_result<done> start_group_now(start_group plan);
   void announce();
   void show_words();
@@ -259,6 +263,14 @@ std::optional<start_error> node::start() {
                  caf::actor_system& system) -> caf::expected<caf::actor> {
                return caf::actor_cast<caf::actor>(system.spawn(peer_manager, own, depth));
              }),
+        base("proof_keeper", fronts_.keeper,
+             [this](caf::actor_system& system) -> caf::expected<caf::actor> {
+               auto keeping = proof_keeping();
+               if (!keeping)
+                 return keeping.error();
+               return caf::actor_cast<caf::actor>(system.spawn<caf::detached>(
+                   proof_keeper, std::move(keeping->first), std::move(keeping->second)));
+             }),
         base("telemetry", fronts_.telemetry,
              [sources](caf::actor_system& system) -> caf::expected<caf::actor> {
                return caf::actor_cast<caf::actor>(system.spawn(telemetry, sources));
@@ -287,6 +299,21 @@ std::optional<start_error> node::start_ledger(const economics_params& params) {
     return start_error{exit_code::data_directory, paths.ledger() + ": " + problem_of(reader.error()).message};
   reader_ = std::move(*reader);
   return {};
+}
+
+/// What the proof keeper is made of; alone this node holds every layer.
+caf::expected<std::pair<proof_keeper_options, proof_keeper_parts>> node::proof_keeping() const {
+  const auto book = reader_->supply();
+  if (!book)
+    return book.error();
+  proof_keeper_options options;
+  options.params = book_options_.params;
+  (void)from_hex(book->chain_id, options.chain_id.data(), options.chain_id.size());
+  options.architecture_id = model::architecture_id(shape_);
+  options.num_layers = static_cast<uint64_t>(shape_.num_layers);
+  options.held = {0, options.num_layers, true, true};
+  return std::pair(std::move(options), proof_keeper_parts{who_.identity, fronts_.trainer, fronts_.ledger,
+                                                          fronts_.peers, reader_, time_, random_});
 }
 
 start_result<done> node::start_group_now(start_group plan) {
@@ -562,7 +589,16 @@ void node::shut_down() {
   supervisor_ = supervisor_actor{};
   fronts_ = node_actors{};
   feed_.reset();
+  // It waits for every actor: one that nobody ends must not keep the process.
+  std::promise<void> ended;
+  std::thread([until = ended.get_future()] {
+    if (until.wait_for(std::chrono::seconds(5)) == std::future_status::ready)
+      return;
+    std::fputs("neuroshard: an actor does not end; leaving without it\n", stderr);
+    std::_Exit(static_cast<int>(exit_code::fatal));
+  }).detach();
   system_.reset();
+  ended.set_value();
   book_.reset();
   reader_.reset();
   if (console_)

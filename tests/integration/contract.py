@@ -42,11 +42,14 @@ class Contract(support.NodeTest):
             return got
 
     def rich(self, settings=None, available=5000):
-        node = self.node(settings={**RICH, **(settings or {})}).start()
-        support.wait_for(lambda: node.get("/api/v1/wallet/balance").json()["balances"]["total"] >= available, 60, "rewards", node)
+        return self.make_rich(self.node(settings={**RICH, **(settings or {})}), available)
+
+    def make_rich(self, node, available=5000):
+        node.start()
+        node.wait_step(100)
         # From now on the balance moves only by what the test does; a start is one of the moments at which rewards mature.
-        answer = node.request("PATCH", "/api/v1/config", {"training": {"enabled": False}})
-        self.assertEqual(answer.status, 200, answer.body)
+        node.prove_all()
+        self.assertGreaterEqual(node.get("/api/v1/wallet/balance").json()["balances"]["total"], available)
         node.terminate()
         time.sleep(1.1)
         node.start()

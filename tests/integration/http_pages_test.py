@@ -4,7 +4,7 @@ import re
 import time
 
 import support
-from contract import AMOUNT, DATE, RICH, TIMESTAMP, Contract, Text, exact
+from contract import AMOUNT, DATE, RICH, STRANGER, TIMESTAMP, Contract, Text, exact
 
 
 class Pages(Contract):
@@ -67,7 +67,8 @@ class Pages(Contract):
         "peers": {"peers": [str], "total": int},
         "layers": {"layers": [{"index": int, "type": "transformer|embedding|lm_head", "memory_mb": int,
                                "status": "active|loading|error"}], "total_layers": int, "my_layer_count": int},
-        "proofs": {"proofs": [str], "stats": {"total_submitted": int, "total_verified": int, "total_reward": "amount"},
+        "proofs": {"proofs": [{"id": "[0-9a-f]{64}", "type": "training|uptime", "layer": int, "timestamp": "time", "verified": bool,
+                               "reward": "amount"}], "stats": {"total_submitted": int, "total_verified": int, "total_reward": "amount"},
                    "limit": int, "offset": int, "total": int},
         "config": {"node_id": "[0-9a-f]{32}", "port": int, "grpc_port": int, "tracker_url": "",
                    "training": {"enabled": bool, "batch_size": int, "learning_rate": float, "diloco_steps": int},
@@ -108,7 +109,7 @@ class Pages(Contract):
         # From the first moment on, ...
         for path in self.GETS:
             self.assertIn(node.get("/api/v1/" + path).status, (200, 500) if "wallet" in path or "stake" in path else (200,), path)
-        node.wait_step(60)
+        support.wait_for(lambda: node.get("/api/v1/proofs").json()["total"] > 0, 30, "a proof", node)
         time.sleep(1.2)  # one publication of the node's state
         # ... and once there is something to tell.
         for path, shape in self.GETS.items():
@@ -164,11 +165,10 @@ class Pages(Contract):
         self.assertIn(b"# TYPE ", answer.body)
 
     def test_lists_are_paged_and_filtered(self):
-        node = self.node(settings=RICH).start()
-        node.wait_step(160)
-        node.request("PATCH", "/api/v1/config", {"training": {"enabled": False}})
+        node = self.rich()
         get = lambda query: node.get("/api/v1/wallet/transactions?" + query).json()
-        support.wait_for(lambda: get("")["total"] == (time.sleep(0.5) or get("")["total"]), 10, "rest")
+        for amount in ("1", "2", "3", "4"):
+            self.assertEqual(node.post("/api/v1/wallet/send", {"to": STRANGER, "amount": amount}).status, 200)
         everything = get("limit=100")
         self.assertGreater(everything["total"], 4)
         ids = [t["id"] for t in everything["transactions"]]
@@ -180,7 +180,14 @@ class Pages(Contract):
         today = stamps[0][:10]
         self.assertEqual(get(f"start_date={today}&end_date={today}")["total"], everything["total"])
         self.assertEqual(get("end_date=2020-01-01")["total"], 0)
-        self.assertEqual(get("type=send")["total"], 0)
+        self.assertEqual(get("type=send")["total"], 4)
+        self.assertEqual(get("type=stake")["total"], 0)
+        proofs = lambda query: node.get("/api/v1/proofs?" + query).json()
+        told = proofs("")
+        self.assertEqual(told["total"], len(told["proofs"]))
+        self.assertEqual(told["stats"]["total_verified"], told["total"])
+        self.assertEqual(proofs("type=training")["total"], told["total"])
+        self.assertEqual(proofs("offset=1000")["proofs"], [])
         for query, field in (("limit=0", "limit"), ("limit=101", "limit"), ("offset=-1", "offset"), ("type=x", "type"),
                              ("start_date=2026-02-30", "start_date"), ("limit=9e99", "limit"), ("limit=1.5", "limit")):
             answer = node.get("/api/v1/wallet/transactions?" + query)

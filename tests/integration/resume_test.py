@@ -94,7 +94,11 @@ class Resume(NodeTest):
 
         # Each step was rewarded once, whatever was killed when.
         for node in (plain, killed):
-            ranges = rewarded_steps(node.ledger())
+            # What no proof told of yet is in the checkpoint.
+            node.start("--no-training").wait_up()
+            wait_for(lambda: sum(end - begin for begin, end in rewarded_steps(node)) == step_of(newest(node)), 80, "rewards", node)
+            self.assertEqual(node.terminate(), 0)
+            ranges = rewarded_steps(node)
             at = 0
             for begin, end in ranges:
                 self.assertEqual(begin, at, ranges)

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -270,6 +271,17 @@ class Node:
         finally:
             connection.close()
 
+    def prove_all(self):
+        """Stops training, and waits until every step is told of in a proof: the first comes after ten seconds of uptime."""
+        answer = self.request("PATCH", "/api/v1/config", {"training": {"enabled": False}})
+        if answer.status != 200:
+            raise AssertionError(answer.body)
+        def proven():
+            step = self.get("/api/v1/status").json()["training"]["step"]
+            ranges = rewarded_steps(self)
+            return bool(ranges) and ranges[-1][1] == step
+        wait_for(proven, 80, "a proof of all steps", self)
+
     def checkpoints(self):
         root = os.path.join(self.data_dir, "checkpoints")
         found = []
@@ -278,15 +290,10 @@ class Node:
         return sorted(found, key=os.path.basename)
 
 
-def rewarded_steps(transactions):
-    """The ranges of steps that training rewards were paid for, in order."""
-    ranges = []
-    for entry in transactions:
-        for part in entry["refs"].split(","):
-            if entry["kind"] == "reward" and part.startswith("steps:"):
-                begin, end = part[6:].split("-")
-                ranges.append((int(begin), int(end)))
-    return ranges
+def rewarded_steps(node):
+    """The ranges of steps that training rewards were paid for, in order, as the book keeps them."""
+    with contextlib.closing(sqlite3.connect(f"file:{node.data_dir}/ledger.db?mode=ro", uri=True)) as book:
+        return book.execute("SELECT step_begin, step_end FROM reward_ranges ORDER BY step_begin, step_end").fetchall()
 
 
 def neuro(text):
@@ -339,6 +346,7 @@ class NodeTest(unittest.TestCase):
         """A node that has trained some steps, does not train any more, and whose rewards have matured (settings: within 1 s)."""
         node = self.node(**how).start()
         node.wait_step(steps)
+        node.prove_all()
         if node.terminate() != 0:
             raise AssertionError(node.text())
         ended = time.time()

@@ -20,6 +20,8 @@ struct answer {
   explicit operator bool() const { return value.has_value(); }
   Reply& operator*() { return *value; }
   Reply* operator->() { return &*value; }
+  const Reply& operator*() const { return *value; }
+  const Reply* operator->() const { return &*value; }
   errc code() const { return code_of(refused); }
   std::string reason() const { return problem_of(refused).reason; }
 };

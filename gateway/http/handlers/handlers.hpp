@@ -17,7 +17,9 @@ response get_health(gateway& g, exchange& x);
 response get_network(gateway& g, exchange& x);
 response get_peers(gateway& g, exchange& x);
 response get_layers(gateway& g, exchange& x);
-response get_proofs(gateway& g, exchange& x);
+
+// proofs.cpp
+task<response> get_proofs(gateway& g, exchange& x);
 
 // pages.cpp
 response get_dashboard(gateway& g, exchange& x);

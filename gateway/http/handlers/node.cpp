@@ -5,7 +5,6 @@
 #include "gateway/http/snapshot_pages.hpp"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 
 namespace neuroshard::http {
@@ -84,26 +83,6 @@ response get_peers(gateway& g, exchange& x) {
 
 response get_layers(gateway& g, exchange& x) {
   return g.cached(x, page::layers, render_layers);
-}
-
-/// This version keeps no proofs, so the truth is an empty list.
-response get_proofs(gateway&, exchange& x) {
-  static constexpr std::array<std::string_view, 5> types = {"forward", "training", "uptime", "data",
-                                                            "validation"};
-  query_reader query(x.in.query);
-  const int64_t limit = query.integer("limit", 10, 1, 100);
-  const int64_t offset = query.integer("offset", 0, 0, INT64_MAX);
-  if (const auto type = query.text("type");
-      type && std::find(types.begin(), types.end(), *type) == types.end())
-    query.complain("type", "unknown_value", "type must be forward, training, uptime, data or validation.");
-  if (query.failed())
-    return error_response(query.complaint(), x.request_id);
-  json_writer out;
-  out.begin().key("proofs").begin_list().end_list();
-  out.key("stats").begin().put("total_submitted", 0).put("total_verified", 0);
-  out.put("total_reward", neuro_amount{}).end();
-  out.put("limit", limit).put("offset", offset).put("total", 0).end();
-  return json_response(out);
 }
 
 } // namespace neuroshard::http

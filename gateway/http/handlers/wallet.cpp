@@ -1,8 +1,8 @@
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/ledger/utc_date.hpp"
 #include "gateway/http/errors.hpp"
-#include "gateway/http/gateway.hpp"
 #include "gateway/http/handlers/handlers.hpp"
+#include "gateway/http/handlers/read_book.hpp"
 #include "gateway/http/handlers/wallet_json.hpp"
 #include "gateway/http/query.hpp"
 #include "gateway/http/snapshot_pages.hpp"
@@ -15,19 +15,6 @@ namespace {
 
 constexpr int32_t reward_days_max = 366;
 constexpr uint64_t validator_memory_mb_min = 2000;
-
-/// Reads the book on the reader's thread.
-template <class Report, class Read>
-task<caf::expected<Report>> read_book(gateway& g, const exchange& x, Read read) {
-  auto book = g.node.book;
-  if (!book) {
-    const auto none = [] {
-      return caf::expected<Report>(refuse(errc::not_ready, "The ledger is not open yet."));
-    };
-    return run_blocking<Report>(g.reader, x.link.home(), none);
-  }
-  return run_blocking<Report>(g.reader, x.link.home(), [book, read] { return read(*book); });
-}
 
 bool holds(const node_snapshot& s, node_role r) {
   return std::find(s.roles.begin(), s.roles.end(), r) != s.roles.end();

@@ -174,10 +174,15 @@ TEST_CASE_FIXTURE(checks_fixture, "work that no minute can hold is refused") {
   records.last_us = proof.uptime_begin_us();
   CHECK(judge().accepted());
   // 8,192 tokens in a minute: 1.2 times 6,827 is just enough.
-  records.speed = 6'826;
+  records.speed = measured_speed{6'826, 0};
   CHECK(refused(proof_check::plausibility, [](auto&) {}) == "faster_than_measured");
-  records.speed = 6'827;
+  records.speed = measured_speed{6'827, 0};
   CHECK(judge().accepted());
+  // The step that ends in this minute may have begun before it.
+  records.speed = measured_speed{5'120, 2'048};
+  CHECK(judge().accepted());
+  records.speed = measured_speed{5'119, 2'048};
+  CHECK(refused(proof_check::plausibility, [](auto&) {}) == "faster_than_measured");
 }
 
 TEST_CASE_FIXTURE(checks_fixture, "training without its commitment, hashes, loss or steps refutes itself") {

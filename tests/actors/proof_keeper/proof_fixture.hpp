@@ -18,7 +18,7 @@ struct scripted_records final : proof_records {
   uint64_t tokens = 0;
   std::optional<int64_t> last_us;
   std::optional<held_layers> held = held_layers{0, 6, true, true};
-  std::optional<uint64_t> speed;
+  std::optional<measured_speed> speed;
   std::map<kernels::digest, uint64_t> receipts;
 
   void accept(const work_proof& proof, std::string_view payload) {
@@ -37,7 +37,7 @@ struct scripted_records final : proof_records {
   uint64_t label_tokens_since(const std::string&, int64_t) override { return tokens; }
   std::optional<int64_t> last_timestamp_us(const std::string&) override { return last_us; }
   std::optional<held_layers> layers_of(const std::string&, uint64_t) override { return held; }
-  std::optional<uint64_t> tokens_per_minute(const held_layers&) override { return speed; }
+  std::optional<measured_speed> speed_of(const held_layers&) override { return speed; }
   bool has_receipts(const std::string&, const kernels::digest& root, uint64_t count) override {
     const auto found = receipts.find(root);
     return found != receipts.end() && found->second == count;

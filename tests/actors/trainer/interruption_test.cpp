@@ -1,4 +1,5 @@
 // Stops and kills at every moment of a step and of a checkpoint.
+#include "actors/proof_keeper/gradient_commitment.hpp"
 #include "tests/actors/trainer/node_fixture.hpp"
 
 using namespace neuroshard;
@@ -70,121 +71,66 @@ TEST_CASE_FIXTURE(node_fixture, "what was trained reaches the disk in time thoug
 }
 
 TEST_CASE_FIXTURE(node_fixture,
-                  "work whose checkpoint is on disk is rewarded after a kill before the claim") {
+                  "work whose checkpoint is on disk is offered again after a kill, once proven not") {
   options.enabled = false;
   options.diloco_steps = 10'000;
   spawn();
   start();
-  run_to(6);
-  money->rewards.clear();
-  pause_at = 9;
-  caf::anon_send(loop, set_training{true});
-  const auto folder = root.path() + "/checkpoints";
-  while (list_folder(folder).front().inner_step != 7)
-    REQUIRE(sched.try_run_once());
-  caf::anon_send_exit(caf::actor_cast<caf::actor>(loop), caf::exit_reason::kill);
-  caf::anon_send_exit(caf::actor_cast<caf::actor>(ledger), caf::exit_reason::kill);
-  pause_at.reset();
-  kill();
-  CHECK(money->rewards.empty());
+  run_to(9); // a checkpoint of step 7 is on disk
+  const auto most = take_work{1'000'000, 1'000};
+  CHECK(ask<offered_work>(*this, loop, most)->step_end == 9);
+  kill(); // before the proof was recorded
 
   spawn();
   CHECK(start().state.inner_step == 7);
-  sched.run();
-  REQUIRE(money->rewards.size() == 1);
-  CHECK(money->rewards[0].step_begin == 0);
-  CHECK(money->rewards[0].step_end == 7);
-  CHECK(money->rewards[0].label_tokens == 7 * 64);
-  // Started again from the same checkpoint: the same claim, which the ledger answers with the first payment.
+  const auto again = ask<offered_work>(*this, loop, most);
+  CHECK(again->step_begin == 0);
+  CHECK(again->step_end == 7);
+  CHECK(again->label_tokens == 7 * 64);
+  CHECK(commitment_of(money->preimages.front()) == again->commitment);
+  // The ledger may never have heard of the checkpoint.
+  CHECK(money->noted.back().model_hash == again->segments.front().model_hash);
+  caf::anon_send(loop, work_proven{0, 7});
+  run_to(16);
+  CHECK(ask<offered_work>(*this, loop, most)->step_begin == 7);
   kill();
+  // The checkpoint of step 14 was written when the first seven steps were proven.
   spawn();
-  start();
-  run_to(14);
-  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
-  sched.run();
-  REQUIRE(money->rewards.size() == 3);
-  CHECK(money->rewards[1].step_begin == money->rewards[0].step_begin);
-  CHECK(money->rewards[1].step_end == money->rewards[0].step_end);
-  CHECK(money->rewards[1].label_tokens == money->rewards[0].label_tokens);
-  CHECK(money->rewards[1].model_hash_start == money->rewards[0].model_hash_start);
-  CHECK(money->rewards[2].step_begin == 7);
-  CHECK(money->rewards[2].step_end == 14);
+  CHECK(start().state.inner_step == 14);
+  CHECK(ask<offered_work>(*this, loop, most)->step_begin == 7);
 }
 
-TEST_CASE("a checkpoint tells of all work that it holds, also of that after a round not yet on disk") {
-  const std::string a(64, 'a');
-  const std::string b(64, 'b');
-  reward_claims claims;
-  claims.begin(0, a);
-  CHECK(claims.open().empty());
-  claims.step(1, 10);
-  claims.saving(1);
-  REQUIRE(claims.open().size() == 1);
-  CHECK(claims.open()[0].step_end == 1);
-  claims.step(2, 20);
-  claims.saving(2, true); // ends a round; its outcome is not known yet
-  CHECK(claims.outer_under_way() == 2);
-  claims.step(3, 40);
-  claims.saving(3);
-  const auto open = claims.open();
-  REQUIRE(open.size() == 2);
-  CHECK(open[0].model_hash_start == a);
-  CHECK_FALSE(open[0].hash_of);
-  CHECK(open[0].step_begin == 0);
-  CHECK(open[0].step_end == 2);
-  CHECK(open[0].label_tokens == 30);
-  CHECK(open[1].hash_of == 2);
-  CHECK(open[1].step_begin == 2);
-  CHECK(open[1].step_end == 3);
-  CHECK(open[1].label_tokens == 40);
-  REQUIRE(claims.saved(2, b));
-  REQUIRE(claims.open().size() == 1);
-  CHECK(claims.open()[0].model_hash_start == b);
-  CHECK(claims.open()[0].step_begin == 2);
-  CHECK(claims.open()[0].label_tokens == 40);
-  CHECK_FALSE(claims.outer_under_way());
+namespace {
+
+/// A worker that cannot sample gradients for so many requests.
+caf::behavior forgetful_worker(caf::stateful_actor<layer_worker_actor>* self, layer_worker_actor behind,
+                               std::shared_ptr<int> refusals) {
+  self->state = behind;
+  self->set_default_handler(
+      [self](caf::scheduled_actor*, caf::message_view& view) -> caf::result<caf::message> {
+        return self->delegate(caf::actor_cast<caf::actor>(self->state), view.move_content_to_message());
+      });
+  return {[self, refusals](const sample_gradient& r) -> caf::result<gradient_sample_ptr> {
+    if ((*refusals)-- > 0)
+      return refuse(errc::internal, "the device is busy");
+    return self->delegate(self->state, r);
+  }};
 }
 
-TEST_CASE("a round whose checkpoint failed starts no range of its own") {
-  reward_claims claims;
-  claims.begin(0, std::string(64, 'a'));
-  claims.step(1, 10);
-  claims.saving(1, true);
-  claims.failed(1);
-  claims.step(2, 20);
-  claims.saving(2);
-  REQUIRE(claims.open().size() == 1);
-  CHECK(claims.open()[0].step_begin == 0);
-  CHECK(claims.open()[0].step_end == 2);
-  CHECK(claims.open()[0].label_tokens == 30);
-  CHECK_FALSE(claims.outer_under_way());
-}
+} // namespace
 
 TEST_CASE_FIXTURE(node_fixture,
-                  "after a start everything a checkpoint tells of is claimed, each part under its hash") {
+                  "a step whose gradient cannot be sampled counts, and the next one begins the work") {
   options.enabled = false;
+  options.diloco_steps = 10'000;
+  const auto refusals = std::make_shared<int>(2);
+  between = [&](layer_worker_actor real) {
+    return caf::actor_cast<layer_worker_actor>(keep(sys.spawn(forgetful_worker, real, refusals)));
+  };
   spawn();
-  restored from;
-  from.found = true;
-  from.state = {};
-  from.state.inner_step = 12;
-  from.state.round_first_step = 10;
-  from.state.outer_step = 1;
-  from.state.outer_model_hash = std::string(64, 'b');
-  from.state.unclaimed = {
-      {std::string(64, 'a'), std::nullopt, 3, 10, 448},
-      {std::string(64, 'b'), std::nullopt, 10, 12, 128},
-      {std::string(64, 'b'), std::nullopt, 12, 99, 128}}; // of no checkpoint: not believed
-  REQUIRE(ask<caf::unit_t>(*this, loop, start_atom_v, from));
-  REQUIRE(money->rewards.size() == 2);
-  CHECK(money->rewards[0].step_begin == 3);
-  CHECK(money->rewards[0].step_end == 10);
-  CHECK(kernels::to_hex(money->rewards[0].model_hash_start) == std::string(64, 'a'));
-  CHECK(money->rewards[1].step_begin == 10);
-  CHECK(money->rewards[1].step_end == 12);
-  CHECK(kernels::to_hex(money->rewards[1].model_hash_start) == std::string(64, 'b'));
-  // The ledger may never have heard of either checkpoint.
-  REQUIRE(money->noted.size() == 2);
-  CHECK(kernels::to_hex(money->noted[0].model_hash) == std::string(64, 'b'));
-  CHECK(kernels::to_hex(money->noted[1].model_hash) == std::string(64, 'a'));
+  start();
+  run_to(5);
+  const auto work = ask<offered_work>(*this, loop, take_work{1'000'000, 1'000});
+  CHECK(work->step_begin == 2);
+  CHECK(work->step_end == 5);
 }

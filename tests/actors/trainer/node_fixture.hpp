@@ -21,7 +21,7 @@ namespace neuroshard::test {
 /// What the trainer told the ledger.
 struct reward_script {
   std::vector<note_checkpoint> noted;
-  std::vector<reward_training> rewards;
+  std::vector<std::string> preimages; ///< of gradient commitments
 };
 
 inline ledger_actor::behavior_type rewarding_ledger(ledger_actor::pointer, std::shared_ptr<reward_script> s) {
@@ -39,11 +39,11 @@ inline ledger_actor::behavior_type rewarding_ledger(ledger_actor::pointer, std::
         s->noted.push_back(n);
         return checkpoint_noted{};
       },
-      [=](const reward_training& r) -> caf::result<reward_result> {
-        s->rewards.push_back(r);
-        return reward_result{};
+      [=](const reward_training&) -> caf::result<reward_result> { return unset(); },
+      [=](const keep_commitment& c) -> caf::result<commitment_kept> {
+        s->preimages.push_back(c.preimage);
+        return commitment_kept{kernels::sha256::of(std::string_view(c.preimage))};
       },
-      [=](const keep_commitment&) -> caf::result<commitment_kept> { return unset(); },
       [=](const record_proof&) -> caf::result<proof_result> { return unset(); },
       [=](const void_reward&) -> caf::result<void_result> { return unset(); },
       [=](const record_receipt&) -> caf::result<receipt_recorded> { return unset(); },
@@ -149,7 +149,8 @@ struct node_fixture
     how.max_storage_mb = 1000;
     saver = keep(sys.spawn(checkpointer, how, worker, time_source_ptr{clock}, counters));
     ledger = keep(sys.spawn(rewarding_ledger, money));
-    trainer_parts parts{between ? between(worker) : worker, saver, ledger, {}, data, clock, counters, {}, {}};
+    trainer_parts parts{
+        between ? between(worker) : worker, saver, ledger, {}, {}, data, clock, counters, {}, {}};
     parts.renew = [this] { ++renewals; };
     parts.published = [this](const training_progress_ptr& p) {
       if (p->loss && p->tokens_seen_here > 0) // before the first step of a process it is the EMA

@@ -1,3 +1,4 @@
+#include "actors/proof_keeper/gradient_commitment.hpp"
 #include "tests/actors/trainer/node_fixture.hpp"
 
 #include <cmath>
@@ -37,27 +38,40 @@ TEST_CASE_FIXTURE(node_fixture, "the loss falls, rounds end, and everything that
   CHECK(served->inner_step == 60);
 }
 
-TEST_CASE_FIXTURE(node_fixture, "every step is rewarded once, with the hash of the outer step before it") {
+TEST_CASE_FIXTURE(node_fixture, "every step is offered for a proof once, after the outer step before it") {
   options.enabled = false;
   spawn();
   start();
   run_to(33);
-  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
-  sched.run();
   REQUIRE(money->noted.size() == 4); // steps 0, 10, 20, 30
-  uint64_t next = 0;
-  uint64_t tokens = 0;
-  for (const auto& r : money->rewards) {
-    CHECK(r.step_begin == next);
-    next = r.step_end;
-    tokens += r.label_tokens;
-    CHECK(r.layers == 2);
-    const auto outer = (r.step_end - 1) / 10;
-    CHECK(r.model_hash_start == money->noted[outer].model_hash);
-    CHECK(money->noted[outer].step == outer * 10);
+  const auto work = ask<offered_work>(*this, loop, take_work{1'000'000, 1'000});
+  REQUIRE(work);
+  CHECK(work->step_begin == 0);
+  CHECK(work->step_end == 33);
+  CHECK(work->label_tokens == 33 * 64);
+  REQUIRE(work->segments.size() == 4);
+  for (size_t i = 0; i < 4; ++i) {
+    CHECK(work->segments[i].model_hash == money->noted[i].model_hash);
+    CHECK(work->segments[i].step_begin == money->noted[i].step);
   }
-  CHECK(next == 33);
-  CHECK(tokens == 33 * 64);
+  // What its first step is committed to went to the ledger before.
+  REQUIRE_FALSE(money->preimages.empty());
+  CHECK(commitment_of(money->preimages.front()) == work->commitment);
+  const auto preimage = decode_preimage(money->preimages.front());
+  REQUIRE(preimage);
+  CHECK(preimage->model_hash == money->noted[0].model_hash);
+  CHECK(preimage->data_hash == work->data_hash);
+  CHECK(preimage->loss_e6 == work->loss_e6);
+  CHECK(preimage->batch_size == 4);
+  CHECK(preimage->seq_len == 16);
+  CHECK(static_cast<double>(work->loss_e6) / 1e6 == doctest::Approx(losses.at(1)).epsilon(1e-5));
+  REQUIRE(preimage->unit_norms_e6.size() == 4); // embed, two layers, head
+  double square = 0;
+  for (const auto& [unit, norm] : preimage->unit_norms_e6)
+    square += static_cast<double>(norm) * static_cast<double>(norm);
+  CHECK(std::sqrt(square) == doctest::Approx(static_cast<double>(work->gradient_norm_e6)).epsilon(1e-4));
+  caf::anon_send(loop, work_proven{0, 33});
+  CHECK(ask<offered_work>(*this, loop, take_work{1'000'000, 1'000})->step_end == 0);
 }
 
 TEST_CASE_FIXTURE(node_fixture, "a stop finishes the step, writes a checkpoint and answers") {

@@ -1,7 +1,7 @@
-#include "actors/trainer/reward_claims.hpp"
 #include "actors/trainer/step_batch.hpp"
 #include "actors/trainer/training_log.hpp"
 #include "actors/trainer/training_metrics.hpp"
+#include "actors/trainer/unproven_work.hpp"
 #include "tests/kernels/text/temporary_directory.hpp"
 #include "tests/support/test.hpp"
 
@@ -54,51 +54,196 @@ TEST_CASE("tokens per second are those of the last thirty seconds") {
   CHECK(m.tokens_per_second(200'000'000) == 0);
 }
 
-TEST_CASE("claims cover every step once, and only what is on disk") {
-  reward_claims c;
-  c.begin(0, "");
-  c.saving(0);
-  CHECK_FALSE(c.saved(0, "h0")); // nothing was done yet
-  for (uint64_t s = 1; s <= 10; ++s)
-    c.step(s, 100);
-  c.saving(10);
-  c.step(11, 100); // goes on while the checkpoint is written
-  auto first = c.saved(10, std::nullopt);
-  REQUIRE(first);
-  CHECK(first->model_hash_start == "h0");
-  CHECK(first->step_begin == 0);
-  CHECK(first->step_end == 10);
-  CHECK(first->label_tokens == 1000);
-  CHECK_FALSE(c.saved(10, std::nullopt));
-  c.step(12, 50);
-  c.saving(12);
-  auto second = c.saved(12, "h1"); // the end of the round
-  REQUIRE(second);
-  CHECK(second->model_hash_start == "h0");
-  CHECK(second->step_begin == 10);
-  CHECK(second->step_end == 12);
-  CHECK(second->label_tokens == 150);
-  c.step(13, 0); // skipped
-  c.saving(13);
-  CHECK_FALSE(c.saved(13, std::nullopt));
-  c.step(14, 7);
-  c.saving(14); // fails: never saved
-  c.step(15, 7);
-  c.saving(15);
-  auto third = c.saved(15, std::nullopt);
-  REQUIRE(third);
-  CHECK(third->model_hash_start == "h1");
-  CHECK(third->step_begin == 13);
-  CHECK(third->step_end == 15);
-  CHECK(third->label_tokens == 14);
+namespace {
+
+const std::string hash_a(64, 'a');
+const std::string hash_b(64, 'b');
+
+/// Commits to everything, by the number of its first step.
+bool commit_to(const unproven_work::first_step& first, unclaimed_work& to) {
+  to.commitment = std::string(62, 'c') + std::to_string(10 + to.step_begin % 90);
+  to.data_hash = kernels::to_hex(first.data_hash);
+  to.batch_size = first.batch_size;
+  to.seq_len = first.seq_len;
+  to.loss_e6 = 1;
+  return true;
 }
 
-TEST_CASE("without the checkpoint of an outer step nothing is claimed") {
-  reward_claims c;
-  c.begin(5, "");
-  c.step(6, 10);
-  c.saving(6);
-  CHECK_FALSE(c.saved(6, std::nullopt));
+struct work_fixture {
+  unproven_work work;
+  int64_t now_us = 0;
+  int samples = 0;
+
+  void steps(uint64_t first, uint64_t last, uint64_t tokens = 100, int64_t each_us = 1'000'000) {
+    for (uint64_t number = first; number <= last; ++number) {
+      std::optional<unproven_work::first_step> sampled;
+      if (work.wants_sample(now_us)) {
+        ++samples;
+        sampled = unproven_work::first_step{nullptr, 2.5, 1, {}, 4, 50};
+      }
+      work.step(number, tokens, std::move(sampled), now_us);
+      work.commit(commit_to);
+      now_us += each_us;
+    }
+  }
+  offered_work take(uint64_t tokens = 1'000'000) { return work.offer(tokens, 1'000'000); }
+};
+
+} // namespace
+
+TEST_CASE_FIXTURE(work_fixture, "work is offered until it is proven, then what came after it") {
+  work.begin(0, hash_a, {});
+  CHECK(take().step_end == 0);
+  steps(1, 10);
+  CHECK(samples == 1);
+  auto first = take();
+  CHECK(first.step_begin == 0);
+  CHECK(first.step_end == 10);
+  CHECK(first.label_tokens == 1'000);
+  CHECK(first.batch_size == 4);
+  CHECK(first.seq_len == 50);
+  REQUIRE(first.segments.size() == 1);
+  CHECK(kernels::to_hex(first.segments[0].model_hash) == hash_a);
+  steps(11, 12); // while the proof is made
+  CHECK(samples == 2);
+  CHECK(take().step_end == 12); // it was not recorded
+  work.proven(0, 10);
+  const auto second = take();
+  CHECK(second.step_begin == 10);
+  CHECK(second.step_end == 12);
+  CHECK(second.commitment != first.commitment);
+  work.proven(10, 12);
+  CHECK(take().step_end == 0);
+  CHECK(work.open(12).empty());
+}
+
+TEST_CASE_FIXTURE(work_fixture, "steps after a round are told of once its hash is known, under it") {
+  work.begin(0, hash_a, {});
+  steps(1, 10, 100, 4'000'000);
+  work.round_ended(10);
+  CHECK(work.outer_under_way() == 10);
+  steps(11, 15);
+  CHECK(samples == 2);
+  CHECK(take().step_end == 10);
+  const auto kept = work.open(15); // a first step is committed to with its hash, so it comes later
+  REQUIRE(kept.size() == 1);
+  CHECK(kept[0].step_end == 10);
+  work.outer_saved(10, hash_b);
+  work.commit(commit_to);
+  CHECK_FALSE(work.outer_under_way());
+  CHECK(work.outer_hash() == hash_b);
+  auto both = take();
+  CHECK(both.step_end == 15);
+  REQUIRE(both.segments.size() == 2);
+  CHECK(both.segments[0].step_end == 10);
+  CHECK(kernels::to_hex(both.segments[1].model_hash) == hash_b);
+  CHECK(both.segments[1].step_begin == 10);
+  work.proven(0, 10);
+  CHECK(take().step_begin == 10);
+}
+
+TEST_CASE_FIXTURE(work_fixture, "a round whose checkpoint failed leaves its steps to the round before") {
+  work.begin(0, hash_a, {});
+  steps(1, 2);
+  work.round_ended(2);
+  steps(3, 4);
+  work.outer_saved(2, "");
+  work.commit(commit_to);
+  const auto all = take();
+  CHECK(all.step_end == 4);
+  REQUIRE(all.segments.size() == 1);
+  CHECK(all.segments[0].step_end == 4);
+  // Without any weights on disk there is nothing to begin with.
+  work.begin(0, "", {});
+  work.round_ended(0);
+  steps(1, 3);
+  work.outer_saved(0, "");
+  work.commit(commit_to);
+  CHECK(take().step_end == 0);
+}
+
+TEST_CASE_FIXTURE(work_fixture,
+                  "what has piled up is told of in parts that fit, and nothing is told of twice") {
+  work.begin(0, hash_a, {});
+  steps(1, 200); // nobody took any for 200 s
+  CHECK(samples == 4);
+  uint64_t at = 0, tokens = 0;
+  for (int proofs = 0; proofs < 10; ++proofs) {
+    const auto part = take(7'000);
+    if (part.step_begin == part.step_end)
+      break;
+    CHECK(part.step_begin == at);
+    CHECK(part.label_tokens <= 7'000);
+    at = part.step_end;
+    tokens += part.label_tokens;
+    work.proven(part.step_begin, part.step_end);
+  }
+  CHECK(at == 200);
+  CHECK(tokens == 20'000);
+  steps(201, 202);
+  CHECK(work.offer(1'000'000, 1).step_end == 0); // more steps than may be
+}
+
+TEST_CASE_FIXTURE(work_fixture, "short rounds are sampled now and then, and told of in one proof") {
+  work.begin(0, hash_a, {});
+  for (uint64_t round = 1; round <= 50; ++round) {
+    steps(round, round);
+    work.round_ended(round);
+    work.outer_saved(round, round % 2 == 0 ? hash_a : hash_b);
+  }
+  CHECK(samples == 2);
+  const auto all = take();
+  CHECK(all.step_end == 50);
+  CHECK(all.segments.size() == 50);
+  steps(51, 51);
+  CHECK(samples == 3); // the next proof begins here
+}
+
+TEST_CASE_FIXTURE(work_fixture, "what a checkpoint owes is offered first; what cannot be is not believed") {
+  const auto owed = [](uint64_t begin, uint64_t end, std::string hash, std::string commitment) {
+    unclaimed_work each;
+    each.model_hash_start = std::move(hash);
+    each.step_begin = begin;
+    each.step_end = end;
+    each.label_tokens = 64;
+    each.commitment = std::move(commitment);
+    each.data_hash = std::string(64, 'd');
+    each.batch_size = 4;
+    each.seq_len = 16;
+    return each;
+  };
+  work.begin(12, hash_b,
+             {owed(3, 10, hash_a, std::string(64, 'e')), owed(9, 11, hash_b, std::string(64, 'e')),
+              owed(10, 12, hash_b, std::string(64, 'f')), owed(12, 99, hash_b, std::string(64, 'e'))});
+  steps(13, 14);
+  const auto all = take();
+  CHECK(all.step_begin == 3);
+  CHECK(all.step_end == 14);
+  CHECK(all.segments.size() == 2);
+  CHECK(kernels::to_hex(all.commitment) == std::string(64, 'e'));
+  CHECK(work.open(14).size() == 3);
+  work.begin(12, hash_b, {owed(3, 10, hash_a, ""), owed(10, 12, "not hex", std::string(64, 'e'))});
+  CHECK(take().step_end == 0); // of an earlier version, which claimed without proofs
+}
+
+TEST_CASE_FIXTURE(work_fixture,
+                  "a skipped step is a step without tokens, and no proof is made of nothing else") {
+  work.begin(0, hash_a, {});
+  work.step(1, 0, std::nullopt, 0);
+  CHECK(take().step_end == 0);
+  CHECK(work.wants_sample(0));
+  steps(2, 3);
+  const auto all = take();
+  CHECK(all.step_begin == 1); // the first was never committed to
+  CHECK(all.step_end == 3);
+}
+
+TEST_CASE_FIXTURE(work_fixture, "work that no proof is made of is bounded") {
+  work.begin(0, hash_a, {});
+  for (uint64_t number = 1; number <= 2 * unproven_work::pieces_max; ++number)
+    steps(number, number, 100, unproven_work::piece_us);
+  CHECK(take().step_begin == unproven_work::pieces_max);
+  CHECK(work.open(2 * unproven_work::pieces_max).size() == unclaimed_max);
 }
 
 TEST_CASE("a batch is cut into even parts that fit the stage") {

@@ -1,5 +1,5 @@
 #include "actors/ledger/ledger.hpp"
-#include "tests/actors/ledger/book_fixture.hpp"
+#include "tests/actors/ledger/proof_fixture.hpp"
 #include "tests/gateway/http/node_fixture.hpp"
 
 #include <caf/send.hpp>
@@ -45,6 +45,12 @@ TEST_CASE_FIXTURE(book_server, "a fresh wallet reads as zeros and empty lists") 
   json = node.get("/api/v1/wallet/transactions").json();
   CHECK(at(json, "transactions").items.empty());
   CHECK(text_at(json, "limit") == "10");
+  json = node.get("/api/v1/proofs?limit=100&offset=3&type=training").json();
+  CHECK(at(json, "proofs").items.empty());
+  CHECK(text_at(json, "stats.total_reward") == "0.0");
+  CHECK(text_at(json, "limit") == "100");
+  CHECK(text_at(json, "offset") == "3");
+  CHECK(text_at(json, "total") == "0");
   json = node.get("/api/v1/stake/info").json();
   CHECK(text_at(json, "stake") == "0.0");
   CHECK(text_at(json, "stake_multiplier") == "1.0");
@@ -183,4 +189,35 @@ TEST_CASE_FIXTURE(node_fixture, "without a book the wallet is not ready") {
     CHECK(r.status == 500);
     CHECK(text_at(r.json(), "error.details.reason") == "not_ready");
   }
+}
+
+TEST_CASE_FIXTURE(proof_fixture, "GET /proofs lists what the node has proven, newest first, and its sums") {
+  const auto trained_proof = recorded(trained(0));
+  const auto paid = done(trained_proof);
+  next_minute();
+  auto refused_proof = recorded(idle(), "uptime_overlaps");
+  done(refused_proof);
+  node_fixture node;
+  node.services.book = reader();
+  node.services.clock = clock;
+  node.start();
+  auto json = node.get("/api/v1/proofs").json();
+  REQUIRE(at(json, "proofs").items.size() == 2);
+  CHECK(text_at(json, "proofs.0.type") == "uptime");
+  CHECK_FALSE(at(json, "proofs.0.verified").flag);
+  CHECK(text_at(json, "proofs.0.reward") == "0.0");
+  CHECK(text_at(json, "proofs.1.id") == paid.proof_id);
+  CHECK(text_at(json, "proofs.1.type") == "training");
+  CHECK(text_at(json, "proofs.1.layer") == "0");
+  CHECK(text_at(json, "proofs.1.timestamp") == "2026-01-15T00:00:25Z");
+  CHECK(at(json, "proofs.1.verified").flag);
+  CHECK(text_at(json, "proofs.1.reward") == to_decimal(paid.reward));
+  CHECK(text_at(json, "stats.total_submitted") == "2");
+  CHECK(text_at(json, "stats.total_verified") == "1");
+  CHECK(text_at(json, "stats.total_reward") == to_decimal(paid.reward));
+  CHECK(text_at(json, "total") == "2");
+  json = node.get("/api/v1/proofs?type=training&offset=1").json();
+  CHECK(at(json, "proofs").items.empty());
+  CHECK(text_at(json, "total") == "1");
+  node.server.reset();
 }
