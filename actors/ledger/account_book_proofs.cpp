@@ -11,8 +11,8 @@ namespace neuroshard {
 namespace {
 
 constexpr size_t preimage_bytes_max = 1024 * 1024;
-/// Two days' worth of one a minute; older ones are forgotten after a day.
-constexpr uint64_t commitments_max = 2'880;
+/// Those of a day's proofs, and of the last hours' pieces of work that none began with.
+constexpr uint64_t commitments_max = 8'192;
 constexpr size_t refused_bytes_max = 256;
 constexpr size_t segments_max = 1'024;
 constexpr size_t receipts_max = 16'384;

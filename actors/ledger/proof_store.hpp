@@ -68,6 +68,7 @@ public:
   virtual void keep_commitment(const kernels::digest& commitment, const std::string& preimage,
                                int64_t now_us) = 0;
   virtual void put_commitment(const kernels::digest& commitment, const kernels::digest& proof_id) = 0;
+  /// Those that no proof began with go after two hours already.
   virtual void forget_commitments(int64_t before_us) = 0;
 
   /// The last closed epoch.

@@ -1,5 +1,7 @@
 #include "actors/ledger/sqlite_proof_store.hpp"
 
+#include "actors/ledger/utc_date.hpp"
+
 #include <algorithm>
 
 namespace neuroshard {
@@ -31,7 +33,8 @@ public:
         keep_commitment_(db, "INSERT INTO commitments VALUES (?, NULL, ?, ?) ON CONFLICT (commitment) DO "
                              "UPDATE SET created_us = excluded.created_us"),
         put_commitment_(db, "UPDATE commitments SET proof_id = ? WHERE commitment = ? AND proof_id IS NULL"),
-        forget_commitments_(db, "DELETE FROM commitments WHERE created_us <= ?"),
+        forget_commitments_(
+            db, "DELETE FROM commitments WHERE created_us <= ? OR (proof_id IS NULL AND created_us <= ?)"),
         last_epoch_(
             db, "SELECT epoch_hash, end_us, last_seq, payload FROM epochs ORDER BY epoch_id DESC LIMIT 1"),
         insert_epoch_(db, "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"), minutes_(db) {}
@@ -95,7 +98,10 @@ public:
     put_commitment_.run(proof_id, commitment);
   }
 
-  void forget_commitments(int64_t before_us) override { forget_commitments_.run(before_us); }
+  void forget_commitments(int64_t before_us) override {
+    constexpr int64_t unused_us = 22 * 3'600 * us_per_second; // two hours instead of a day
+    forget_commitments_.run(before_us, before_us + unused_us);
+  }
 
   std::optional<epoch_link> last_epoch() override {
     auto row = last_epoch_.query();

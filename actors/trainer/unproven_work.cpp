@@ -10,6 +10,8 @@ namespace neuroshard {
 
 namespace {
 
+constexpr size_t segments_max = 1'000; // the ledger takes a few more
+
 kernels::digest digest_of_hex(const std::string& hex) {
   kernels::digest made{};
   (void)from_hex(hex, made.data(), made.size());
@@ -31,7 +33,11 @@ void unproven_work::begin(uint64_t inner_step, std::string outer_hash, std::vect
 }
 
 bool unproven_work::wants_sample(int64_t now_us) const {
-  return must_sample_ || now_us - sampled_us_ >= (growing_ ? piece_us : sample_gap_us);
+  if (must_sample_ || !growing_)
+    return must_sample_ || now_us - sampled_us_ >= sample_gap_us;
+  const piece& last = pieces_.back();
+  return now_us - sampled_us_ >= piece_us || last.step_end - last.step_begin >= piece_steps ||
+         last.label_tokens >= piece_tokens;
 }
 
 void unproven_work::step(uint64_t number, uint64_t label_tokens, std::optional<first_step> sampled,
@@ -49,8 +55,10 @@ void unproven_work::step(uint64_t number, uint64_t label_tokens, std::optional<f
     made.uncommitted = std::move(sampled);
     growing_ = true;
     if (pieces_.size() > pieces_max) {
-      log::warn("trainer", "work-not-proven steps={}-{} why=\"no proof could be made of it for too long\"",
-                pieces_.front().step_begin, pieces_.front().step_end);
+      if (given_up_++ % pieces_max == 0)
+        log::warn("trainer",
+                  "work-not-proven steps={}-{} why=\"more than proofs can tell of, or none could be made\"",
+                  pieces_.front().step_begin, pieces_.front().step_end);
       pieces_.pop_front();
     }
   }
@@ -116,7 +124,8 @@ offered_work unproven_work::offer(uint64_t tokens_max, uint64_t steps_max) {
       run.segments.push_back({hash, piece.step_begin, piece.step_end});
     else
       run.segments.back().step_end = piece.step_end;
-    if (run.label_tokens > tokens_max || run.step_end - run.step_begin > steps_max)
+    if (run.label_tokens > tokens_max || run.step_end - run.step_begin > steps_max ||
+        run.segments.size() > segments_max)
       break;
     const bool next_can_begin =
         i + 1 == pieces_.size() || pieces_[i + 1].can_begin() || pieces_[i + 1].uncommitted;

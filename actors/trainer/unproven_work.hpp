@@ -23,6 +23,9 @@ public:
   /// After it the next step begins a new piece: what has piled up can still be told of in proofs of a minute
   /// each.
   static constexpr int64_t piece_us = 65'000'000;
+  /// Or after so much, a part of what one proof is believed: else a fast node could tell of nothing.
+  static constexpr uint64_t piece_steps = 256;
+  static constexpr uint64_t piece_tokens = 250'000;
   /// A round that ends sooner after a sample begins a piece that a proof can only go on with.
   static constexpr int64_t sample_gap_us = 30'000'000;
   static constexpr size_t pieces_max = 256; ///< then the oldest are given up
@@ -83,6 +86,7 @@ private:
   bool growing_ = false;         ///< the last piece takes further steps
   bool must_sample_ = true;      ///< the next proof begins with the next step
   int64_t sampled_us_ = 0;
+  uint64_t given_up_ = 0; ///< pieces
 };
 
 } // namespace neuroshard

@@ -45,6 +45,7 @@ class Contract(support.NodeTest):
         return self.make_rich(self.node(settings={**RICH, **(settings or {})}), available)
 
     def make_rich(self, node, available=5000):
+        """Stops training as soon as there is enough, and waits for the money."""
         node.start()
         node.wait_step(100)
         # From now on the balance moves only by what the test does; a start is one of the moments at which rewards mature.

@@ -102,7 +102,7 @@ class FullDisk(Contract):
         node.restart().wait_up()
         self.assertGreaterEqual(node.step(), step)
         # What was trained while nothing could be written is paid all the same, once.
-        node.prove_all()
+        support.wait_for(lambda: support.rewarded_steps(node), 30, "a proof", node)
         self.assertEqual(node.terminate(), 0, node.text())
         node.ledger()
         ranges = support.rewarded_steps(node)

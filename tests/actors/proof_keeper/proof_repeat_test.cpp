@@ -28,6 +28,9 @@ struct trained : node_fixture {
       if (p.inner_step == 10 && !std::exchange(waited, true))
         clock->advance_s(31); // so that the next round's first step is committed to as well
     };
+    options.enabled = false;
+    stage.head_tile_rows =
+        model::stage_options{}.head_tile_rows; // sums are in the order of a node's own stage
     spawn();
     start();
     run_to(14);

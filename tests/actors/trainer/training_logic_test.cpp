@@ -184,6 +184,20 @@ TEST_CASE_FIXTURE(work_fixture,
   CHECK(work.offer(1'000'000, 1).step_end == 0); // more steps than may be
 }
 
+TEST_CASE_FIXTURE(work_fixture,
+                  "a node that is faster than proofs may be believed tells of a part of its work") {
+  work.begin(0, hash_a, {});
+  steps(1, 2'000, 100, 1'000); // within two seconds
+  const auto part = work.offer(1'000'000, 366);
+  CHECK(part.step_begin == 0);
+  CHECK(part.step_end == unproven_work::piece_steps);
+  work.proven(part.step_begin, part.step_end);
+  CHECK(work.offer(1'000'000, 600).step_end == 3 * unproven_work::piece_steps);
+  work.begin(0, hash_a, {});
+  steps(1, 20, 100'000, 1'000);
+  CHECK(work.offer(600'000, 1'000).step_end == 6);
+}
+
 TEST_CASE_FIXTURE(work_fixture, "short rounds are sampled now and then, and told of in one proof") {
   work.begin(0, hash_a, {});
   for (uint64_t round = 1; round <= 50; ++round) {
