@@ -24,10 +24,12 @@ void unproven_work::begin(uint64_t inner_step, std::string outer_hash, std::vect
   *this = {};
   outer_hash_ = std::move(outer_hash);
   for (auto& piece : owed) {
-    const bool in_order = pieces_.empty() || piece.step_begin >= pieces_.back().step_end;
-    if (in_order && piece.label_tokens > 0 && piece.step_begin < piece.step_end &&
-        piece.step_end <= inner_step && is_lower_hex(piece.model_hash_start, 64) &&
-        is_lower_hex(piece.commitment, 64) && is_lower_hex(piece.data_hash, 64))
+    const bool first = pieces_.empty();
+    const bool begins = is_lower_hex(piece.commitment, 64) && is_lower_hex(piece.data_hash, 64);
+    const bool goes_on = !first && piece.step_begin == pieces_.back().step_end && piece.commitment.empty();
+    if ((begins || goes_on) && (first || piece.step_begin >= pieces_.back().step_end) &&
+        piece.label_tokens > 0 && piece.step_begin < piece.step_end && piece.step_end <= inner_step &&
+        is_lower_hex(piece.model_hash_start, 64))
       pieces_.push_back({std::move(piece), {}});
   }
 }
@@ -149,10 +151,12 @@ void unproven_work::proven(uint64_t step_begin, uint64_t step_end) {
 
 std::vector<unclaimed_work> unproven_work::open(uint64_t inner_step) const {
   std::vector<unclaimed_work> all;
-  for (const auto& piece : pieces_)
-    if (piece.step_end <= inner_step && piece.can_begin() && piece.label_tokens > 0 &&
-        all.size() < unclaimed_max)
+  for (const auto& piece : pieces_) {
+    const bool goes_on = !all.empty() && piece.step_begin == all.back().step_end;
+    if (piece.step_end <= inner_step && (piece.can_begin() || goes_on) && piece.label_tokens > 0 &&
+        all.size() < unclaimed_max && (piece.hash_of || piece.has_hash()))
       all.push_back(piece);
+  }
   return all;
 }
 

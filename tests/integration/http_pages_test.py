@@ -78,7 +78,7 @@ class Pages(Contract):
                                                   "from": "(0x[0-9a-f]{40})?", "to": "(0x[0-9a-f]{40})?", "amount": "amount",
                                                   "fee": "amount", "status": "pending|confirmed|failed", "timestamp": "time",
                                                   "memo": (str, None),
-                                                  "details": {"type": "training", "matures_at": "time", "steps": str}}],
+                                                  "details": {"type": "training", "proof_id": "[0-9a-f]{64}", "matures_at": "time", "steps": str}}],
                                 "total": int, "limit": int, "offset": int},
         "stake/info": {"stake": "amount", "stake_multiplier": float, "duration_days": int, "start_date": ("date", None),
                        "unlock_date": ("date", None), "pending_unstake": "amount", "amount": "amount", "multiplier": float,

@@ -38,7 +38,7 @@ class Resume(NodeTest):
     def test_after_kills_at_any_moment_losses_and_weights_are_those_of_an_undisturbed_run(self):
         print(f"NEUROSHARD_TEST_SEED={SEED}", flush=True)
         chooser = random.Random(SEED)
-        goal = 400
+        goal = 800
         plain = self.trained("plain")
         plain.start()
         plain.wait_step(goal + 20)

@@ -42,7 +42,6 @@ TINY = {
     "checkpoint.every_steps": 50,
     # A model this small takes more steps a minute than proofs are believed.
     "economics.steps_per_minute": 1000000,
-    "economics.tokens_per_minute": 1000000000,
 }
 UNLIMITED = {f"api.rate_limits.{c}": 0 for c in ("status", "inference", "wallet", "health", "auth_failures")}
 

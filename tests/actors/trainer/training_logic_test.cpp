@@ -125,9 +125,11 @@ TEST_CASE_FIXTURE(work_fixture, "steps after a round are told of once its hash i
   steps(11, 15);
   CHECK(samples == 2);
   CHECK(take().step_end == 10);
-  const auto kept = work.open(15); // a first step is committed to with its hash, so it comes later
-  REQUIRE(kept.size() == 1);
+  const auto kept = work.open(15);
+  REQUIRE(kept.size() == 2);
   CHECK(kept[0].step_end == 10);
+  CHECK(kept[1].hash_of == 10); // a first step is committed to with its hash, so that comes later
+  CHECK(kept[1].commitment == "");
   work.outer_saved(10, hash_b);
   work.commit(commit_to);
   CHECK_FALSE(work.outer_under_way());
@@ -211,6 +213,14 @@ TEST_CASE_FIXTURE(work_fixture, "short rounds are sampled now and then, and told
   CHECK(all.segments.size() == 50);
   steps(51, 51);
   CHECK(samples == 3); // the next proof begins here
+  // All of it is kept, and can be told of after a start.
+  auto kept = work.open(51);
+  CHECK(kept.size() == 51);
+  work.begin(51, hash_a, kept);
+  CHECK(take().step_end == 51);
+  kept.erase(kept.begin());
+  work.begin(51, hash_a, kept);
+  CHECK(take().step_begin > 0); // what follows nothing cannot begin a proof
 }
 
 TEST_CASE_FIXTURE(work_fixture, "what a checkpoint owes is offered first; what cannot be is not believed") {
