@@ -98,16 +98,17 @@ void trainer_state::sample() {
   sample_gradient call;
   call.session_id = header().session_id;
   call.step = step->number;
-  call.draws = sampled_draws(data_hash_of(step->batch));
+  const auto data_hash = data_hash_of(step->batch);
+  call.draws = sampled_draws(data_hash);
   self->request(parts.worker, work_timeout, std::move(call))
       .then(
-          [me = self, at = epoch](const gradient_sample_ptr& drawn) {
+          [me = self, data_hash, at = epoch](const gradient_sample_ptr& drawn) {
             if (at != me->state.epoch)
               return;
             auto& step = *me->state.step;
             const double loss = step.loss_sum / static_cast<double>(step.batch.label_count);
             step.sampled = unproven_work::first_step{
-                drawn, loss, step.grad_norm, data_hash_of(step.batch), step.batch.rows, step.batch.seq};
+                drawn, loss, step.grad_norm, data_hash, step.batch.rows, step.batch.seq};
             me->state.commit();
           },
           [me = self, at = epoch](const caf::error& e) {
