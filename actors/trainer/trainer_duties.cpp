@@ -120,8 +120,12 @@ bool trainer_state::do_next_duty() {
     save("time");
     return true;
   }
-  if (!options.enabled || !parts.data)
-    return false;
+  if (!options.enabled || !parts.data) {
+    if (state.inner_step == refreshed_step)
+      return false;
+    refresh(true, false); // who pauses the training is answered by what it has come to
+    return true;
+  }
   if (state.inner_step >= checkpoint_step + options.checkpoint_every_steps) {
     save("step");
     return true;

@@ -37,12 +37,16 @@ class FullDisk(Contract):
         super().clean()
 
     def resize(self, size):
-        self.assertTrue(mounted("-o", f"remount,size={size}", self.disk), size)
+        return mounted("-o", f"remount,size={size}", self.disk)
+
+    def shrink(self):
+        """Makes the disk as large as what is on it: refused while the node has just written more than was seen."""
+        state = os.statvfs(self.disk)
+        return self.resize((state.f_blocks - state.f_bfree) * state.f_frsize)
 
     def fill(self):
         """Leaves no page free, and none to be had."""
-        state = os.statvfs(self.disk)
-        self.resize((state.f_blocks - state.f_bfree) * state.f_frsize)
+        support.wait_for(self.shrink, 30, "the disk to shrink", self.subject)
         with open(os.path.join(self.disk, "filler"), "wb", 0) as filler:
             try:
                 while True:
@@ -77,7 +81,7 @@ class FullDisk(Contract):
         self.assertFalse(health()["healthy"])
         self.assertEqual(node.get("/api/v1/health?strict=true").details["reason"], "unhealthy")
 
-        self.resize("2g")
+        self.assertTrue(self.resize("2g"))
         self.assertEqual(send("3").status, 200)
         support.wait_for(lambda: health()["healthy"], 10, "health to return", node)
         self.assertEqual(node.terminate(), 0, node.text())
@@ -92,7 +96,7 @@ class FullDisk(Contract):
         node.wait_step(full + 60)
         saved = len(node.checkpoints())
         self.assertEqual(node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 5}).status, 200)
-        self.resize("2g")
+        self.assertTrue(self.resize("2g"))
         newest = lambda: os.path.basename(node.checkpoints()[-1])
         last = newest()
         support.wait_for(lambda: newest() > last, 30, "a checkpoint", node)

@@ -83,11 +83,12 @@ class Inference(NodeTest):
 
     def test_stop_strings_end_the_text_before_them(self):
         node = self.trained()
-        # What so small a model says depends on the step it stopped at; some of these texts are long enough.
+        # What so small a model says depends on the step it stopped at. A word (a space behind it is a token the corpus
+        # never has there, and at some steps the end of the text is all that follows it).
         for seed in range(50):
-            how = {"prompt": "in the ", "max_tokens": 40, "temperature": 1, "seed": seed}
+            how = {"prompt": "in the", "max_tokens": 40, "temperature": 1, "seed": seed}
             whole = self.ask(node, **how)["text"]
-            if len(whole) > 8:
+            if len(whole) > 8 and whole.isascii():
                 break
         self.assertGreater(len(whole), 8)
         stop = whole[4:7]

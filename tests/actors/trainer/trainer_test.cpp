@@ -157,16 +157,27 @@ TEST_CASE_FIXTURE(node_fixture, "a checkpoint is written when 120 s have passed 
   CHECK(found.front().inner_step == 2);
 }
 
-TEST_CASE_FIXTURE(node_fixture, "the serving copy follows training every refresh_s, at a step boundary") {
+TEST_CASE_FIXTURE(node_fixture, "the serving copy follows training every refresh_s, and when it is paused") {
   options.enabled = false;
   options.diloco_steps = 10'000;
   spawn();
   start();
-  run_to(3);
-  CHECK(ask<serving_info>(*this, worker, session_copy{})->inner_step == 0);
-  clock->advance_s(31);
+  const auto copy = [this] {
+    const auto found = ask<serving_info>(*this, worker, session_copy{});
+    REQUIRE(found);
+    return *found;
+  };
+  const auto first = copy().copy_id;
+  run_to(3); // and pauses there
+  CHECK(copy().inner_step == 3);
+  CHECK(copy().copy_id == first + 1);
   run_to(5);
-  CHECK(ask<serving_info>(*this, worker, session_copy{})->inner_step == 3);
+  CHECK(copy().inner_step == 5);
+  CHECK(copy().copy_id == first + 2);
+  clock->advance_s(31);
+  run_to(8); // once on the way, at a step boundary
+  CHECK(copy().inner_step == 8);
+  CHECK(copy().copy_id == first + 4);
 }
 
 TEST_CASE_FIXTURE(
