@@ -31,7 +31,7 @@ caf::expected<delegation> decode_delegation(std::string_view bytes) {
     case 1:
       return has_key = wire::take_exactly(field, made.node_key);
     case 2: {
-      const auto address = field.is_bytes ? parse_address(field.bytes) : std::nullopt;
+      const auto address = field.is_bytes() ? parse_address(field.bytes) : std::nullopt;
       if (!address || *address != field.bytes)
         return false;
       made.address = *address;
@@ -39,10 +39,10 @@ caf::expected<delegation> decode_delegation(std::string_view bytes) {
     }
     case 3:
       made.issued_unix_ms = static_cast<int64_t>(field.value);
-      return !field.is_bytes;
+      return field.is_number();
     case 4:
       made.expires_unix_ms = static_cast<int64_t>(field.value);
-      return !field.is_bytes;
+      return field.is_number();
     default:
       return true;
     }
@@ -68,14 +68,14 @@ caf::expected<signed_blob> decode_signed_blob(std::string_view bytes) {
     switch (field.number) {
     case 1:
       made.payload = field.bytes;
-      return field.is_bytes;
+      return field.is_bytes();
     case 2:
       return has_key = wire::take_exactly(field, made.key);
     case 3:
       return has_signature = wire::take_exactly(field, made.sig);
     case 4:
       made.delegation = field.bytes;
-      return field.is_bytes;
+      return field.is_bytes();
     default:
       return true;
     }

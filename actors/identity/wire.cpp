@@ -1,5 +1,7 @@
 #include "actors/identity/wire.hpp"
 
+#include <bit>
+
 namespace neuroshard::wire {
 
 namespace {
@@ -24,6 +26,21 @@ bool take_varint(std::string_view& in, uint64_t& out) {
   return false;
 }
 
+void put_fixed(std::string& out, uint64_t value, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i)
+    out.push_back(static_cast<char>(value >> (8 * i)));
+}
+
+bool take_fixed(std::string_view& in, size_t bytes, uint64_t& out) {
+  if (in.size() < bytes)
+    return false;
+  out = 0;
+  for (size_t i = 0; i < bytes; ++i)
+    out |= static_cast<uint64_t>(static_cast<uint8_t>(in[i])) << (8 * i);
+  in.remove_prefix(bytes);
+  return true;
+}
+
 } // namespace
 
 void put_bytes(std::string& out, uint32_t field, std::string_view bytes) {
@@ -41,6 +58,42 @@ void put_unsigned(std::string& out, uint32_t field, uint64_t value) {
   put_varint(out, value);
 }
 
+void put_float(std::string& out, uint32_t field, float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (bits == 0)
+    return;
+  put_varint(out, field << 3 | 5);
+  put_fixed(out, bits, sizeof bits);
+}
+
+void put_double(std::string& out, uint32_t field, double value) {
+  const auto bits = std::bit_cast<uint64_t>(value);
+  if (bits == 0)
+    return;
+  put_varint(out, field << 3 | 1);
+  put_fixed(out, bits, sizeof bits);
+}
+
+bool take_flag(const field& from, bool& out) {
+  out = from.value == 1;
+  return from.is_number() && from.value <= 1;
+}
+
+bool take_text(const field& from, std::string& out) {
+  out = from.bytes;
+  return from.is_bytes();
+}
+
+bool take_float(const field& from, float& out) {
+  out = std::bit_cast<float>(static_cast<uint32_t>(from.value));
+  return from.has == field::form::fixed32;
+}
+
+bool take_double(const field& from, double& out) {
+  out = std::bit_cast<double>(from.value);
+  return from.has == field::form::fixed64;
+}
+
 bool read_fields(std::string_view in, const std::function<bool(const field&)>& each) {
   if (in.size() > message_bytes_max)
     return false;
@@ -55,11 +108,21 @@ bool read_fields(std::string_view in, const std::function<bool(const field&)>& e
       if (!take_varint(in, now.value))
         return false;
       break;
+    case 1:
+      now.has = field::form::fixed64;
+      if (!take_fixed(in, 8, now.value))
+        return false;
+      break;
+    case 5:
+      now.has = field::form::fixed32;
+      if (!take_fixed(in, 4, now.value))
+        return false;
+      break;
     case 2: {
       uint64_t size = 0;
       if (!take_varint(in, size) || size > in.size())
         return false;
-      now.is_bytes = true;
+      now.has = field::form::bytes;
       now.bytes = in.substr(0, size);
       in.remove_prefix(size);
       break;

@@ -55,24 +55,6 @@ caf::error check_bounds(const receipt& of) {
   return {};
 }
 
-template <class Integer>
-bool take_number(const wire::field& from, Integer& out) {
-  if (from.is_bytes || from.value > static_cast<uint64_t>(std::numeric_limits<Integer>::max()))
-    return false;
-  out = static_cast<Integer>(from.value);
-  return true;
-}
-
-bool take_flag(const wire::field& from, bool& out) {
-  out = from.value == 1;
-  return !from.is_bytes && from.value <= 1;
-}
-
-bool take_text(const wire::field& from, std::string& out) {
-  out = from.bytes;
-  return from.is_bytes;
-}
-
 /// The blob inside, its signature checked.
 caf::expected<std::pair<signed_blob, blob_signer>> open_blob(std::string_view bytes, std::string_view tag,
                                                              const char* field, int64_t now_unix_ms) {
@@ -133,31 +115,31 @@ caf::expected<receipt> decode_receipt(std::string_view bytes) {
       bytes.size() <= receipt_bytes_max && wire::read_fields(bytes, [&](const wire::field& field) {
         switch (field.number) {
         case 1:
-          return take_text(field, made.worker_node_id);
+          return wire::take_text(field, made.worker_node_id);
         case 2:
-          return take_text(field, made.driver_node_id);
+          return wire::take_text(field, made.driver_node_id);
         case 3:
-          return take_number(field, kind);
+          return wire::take_number(field, kind);
         case 4:
-          return take_text(field, made.work_id);
+          return wire::take_text(field, made.work_id);
         case 5:
-          return take_number(field, made.layer_begin);
+          return wire::take_number(field, made.layer_begin);
         case 6:
-          return take_number(field, made.layer_end);
+          return wire::take_number(field, made.layer_end);
         case 7:
-          return take_flag(field, made.embedding);
+          return wire::take_flag(field, made.embedding);
         case 8:
-          return take_flag(field, made.head);
+          return wire::take_flag(field, made.head);
         case 9:
-          return take_number(field, made.tokens);
+          return wire::take_number(field, made.tokens);
         case 10:
-          return take_number(field, made.steps);
+          return wire::take_number(field, made.steps);
         case 11:
-          return take_number(field, made.model_version);
+          return wire::take_number(field, made.model_version);
         case 12:
-          return take_number(field, made.started_unix_ms);
+          return wire::take_number(field, made.started_unix_ms);
         case 13:
-          return take_number(field, made.ended_unix_ms);
+          return wire::take_number(field, made.ended_unix_ms);
         case 14:
           return has_nonce = wire::take_exactly(field, made.nonce);
         default:

@@ -84,6 +84,23 @@ TEST_CASE("keys, addresses and ids are those worked out by hand") {
   CHECK(node_id_of(node_key(word, 1)->pub) == "516e295c44d12bb69f009a7997af1aa7");
 }
 
+TEST_CASE("a digest is read from the hex it is written as, and from nothing else") {
+  const kernels::digest made = signing_digest("tag-v1", "payload");
+  const std::string hex = kernels::to_hex(made);
+  CHECK(digest_from_hex(hex) == made);
+  CHECK(!digest_from_hex(""));
+  CHECK(!digest_from_hex(hex.substr(1)));
+  CHECK(!digest_from_hex(hex + "0"));
+  std::string upper = hex;
+  upper[3] = 'A';
+  CHECK(!digest_from_hex(upper));
+  std::string other = hex;
+  other[63] = 'g';
+  CHECK(!digest_from_hex(other));
+  other[63] = '\0';
+  CHECK(!digest_from_hex(other));
+}
+
 TEST_CASE("zero and values from the group order on are no keys") {
   CHECK(!make_key_pair(secret_key{}));
   secret_key order;
