@@ -173,4 +173,11 @@ bool is_lower_hex(std::string_view text, size_t digits) noexcept {
   return text.size() == digits && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
+std::optional<kernels::digest> digest_from_hex(std::string_view text) noexcept {
+  kernels::digest made{};
+  if (!is_lower_hex(text, 2 * made.size()) || !from_hex(text, made.data(), made.size()))
+    return std::nullopt;
+  return made;
+}
+
 } // namespace neuroshard

@@ -56,5 +56,8 @@ bool verify(std::span<const uint8_t> key, std::span<const uint8_t> sig, std::str
 bool from_hex(std::string_view text, uint8_t* out, size_t size) noexcept;
 /// Whether the text is exactly this many digits of lower-case hex.
 bool is_lower_hex(std::string_view text, size_t digits) noexcept;
+/// The digest that 64 digits of lower-case hex stand for, as kernels::to_hex writes it; nothing for any other
+/// text.
+std::optional<kernels::digest> digest_from_hex(std::string_view text) noexcept;
 
 } // namespace neuroshard

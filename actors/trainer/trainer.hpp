@@ -155,7 +155,6 @@ struct trainer_state {
   void save(const std::string& reason);
   void be_lean();
   void not_saved(uint64_t inner_step);
-  void commit_first_steps();
   void save_ended(uint64_t inner_step, const checkpoint_saved* saved);
   void refresh(bool wait, bool then_score);
   void score_next();
@@ -167,6 +166,7 @@ struct trainer_state {
   void send_part();
   void part_answered(const forward_reply& reply);
   void sample();
+  void commit_first_steps();
   void commit();
   void committed(const backward_reply& reply);
   void skip(const char* why, bool not_finite);

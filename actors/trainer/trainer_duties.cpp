@@ -1,14 +1,13 @@
 // What is due between two steps: patches, route and binding, the end of a round, validation, checkpoints,
 // serving copies.
 #include "actors/common/log.hpp"
-#include "actors/proof_keeper/gradient_commitment.hpp"
+#include "actors/identity/keys.hpp"
 #include "actors/trainer/trainer.hpp"
 
 #include <caf/actor_cast.hpp>
 #include <caf/send.hpp>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 
@@ -20,16 +19,6 @@ constexpr auto short_timeout = std::chrono::seconds(30);
 constexpr auto long_timeout = std::chrono::seconds(600);
 constexpr uint32_t reloads_max = 3;
 constexpr int64_t score_budget_us = 120'000'000;
-
-/// Nothing for a text that is no SHA-256 in lower-case hex: it may come from a file.
-std::optional<kernels::digest> digest_of(const std::string& hex) {
-  kernels::digest digest{};
-  if (hex.size() != 2 * digest.size() || hex.find_first_not_of("0123456789abcdef") != std::string::npos)
-    return std::nullopt;
-  for (size_t i = 0; i < digest.size(); ++i)
-    std::from_chars(hex.data() + 2 * i, hex.data() + 2 * i + 2, digest[i], 16);
-  return digest;
-}
 
 } // namespace
 
@@ -293,35 +282,9 @@ void trainer_state::be_lean() {
     caf::anon_send(caf::actor_cast<caf::actor>(parts.worker), lean_atom_v);
 }
 
-/// What a proof may be challenged about goes to the ledger before the proof does.
-void trainer_state::commit_first_steps() {
-  unproven.commit([this](const unproven_work::first_step& first, unclaimed_work& to) {
-    const auto model_hash = digest_of(to.model_hash_start);
-    if (!model_hash)
-      return false;
-    const auto preimage = preimage_of(first.gradient->unit_norms, first.gradient->values, first.loss,
-                                      *model_hash, first.data_hash, first.batch_size, first.seq_len);
-    if (!preimage || !std::isfinite(first.gradient_norm))
-      return false;
-    auto bytes = encode_preimage(*preimage);
-    to.commitment = kernels::to_hex(commitment_of(bytes));
-    to.data_hash = kernels::to_hex(first.data_hash);
-    to.loss_e6 = preimage->loss_e6;
-    to.gradient_norm_e6 = static_cast<uint64_t>(std::llround(std::min(first.gradient_norm, 1e12) * 1e6));
-    to.batch_size = first.batch_size;
-    to.seq_len = first.seq_len;
-    self->request(parts.ledger, short_timeout, keep_commitment{std::move(bytes)})
-        .then([](const commitment_kept&) {},
-              [](const caf::error& e) {
-                log::warn(name, "commitment-not-kept why={}", problem_of(e).message);
-              });
-    return true;
-  });
-}
-
 /// Tells the ledger of a checkpoint on disk whose hash work will be proven with.
 void trainer_state::note(const std::string& model_hash, uint64_t inner_step) {
-  const auto digest = digest_of(model_hash);
+  const auto digest = digest_from_hex(model_hash); // the text may come from a file
   if (!parts.ledger || !digest)
     return;
   self->request(parts.ledger, short_timeout, note_checkpoint{options.architecture_id, *digest, inner_step})

@@ -15,6 +15,7 @@ namespace {
 constexpr auto work_timeout =
     std::chrono::seconds(600); ///< a micro-batch of the largest shape on a slow machine
 constexpr auto discard_timeout = std::chrono::seconds(60);
+constexpr auto book_timeout = std::chrono::seconds(30);
 constexpr uint32_t failures_max = 3;
 constexpr uint32_t nonfinite_max = 10;
 constexpr uint32_t failed_steps_max = 10;
@@ -118,6 +119,32 @@ void trainer_state::sample() {
                       problem_of(e).message);
             me->state.commit();
           });
+}
+
+/// What a proof may be challenged about goes to the ledger before the proof does.
+void trainer_state::commit_first_steps() {
+  unproven.commit([this](const unproven_work::first_step& first, unclaimed_work& to) {
+    const auto model_hash = digest_from_hex(to.model_hash_start);
+    if (!model_hash)
+      return false;
+    const auto preimage = preimage_of(first.gradient->unit_norms, first.gradient->values, first.loss,
+                                      *model_hash, first.data_hash, first.batch_size, first.seq_len);
+    if (!preimage || !std::isfinite(first.gradient_norm))
+      return false;
+    auto bytes = encode_preimage(*preimage);
+    to.commitment = kernels::to_hex(commitment_of(bytes));
+    to.data_hash = kernels::to_hex(first.data_hash);
+    to.loss_e6 = preimage->loss_e6;
+    to.gradient_norm_e6 = static_cast<uint64_t>(std::llround(std::min(first.gradient_norm, 1e12) * 1e6));
+    to.batch_size = first.batch_size;
+    to.seq_len = first.seq_len;
+    self->request(parts.ledger, book_timeout, keep_commitment{std::move(bytes)})
+        .then([](const commitment_kept&) {},
+              [](const caf::error& e) {
+                log::warn(name, "commitment-not-kept why={}", problem_of(e).message);
+              });
+    return true;
+  });
 }
 
 void trainer_state::commit() {

@@ -12,10 +12,9 @@ namespace {
 
 constexpr size_t segments_max = 1'000; // the ledger takes a few more
 
-kernels::digest digest_of_hex(const std::string& hex) {
-  kernels::digest made{};
-  (void)from_hex(hex, made.data(), made.size());
-  return made;
+/// Of a text that was checked when it came in.
+kernels::digest known_digest(const std::string& hex) {
+  return digest_from_hex(hex).value_or(kernels::digest{});
 }
 
 } // namespace
@@ -111,8 +110,8 @@ offered_work unproven_work::offer(uint64_t tokens_max, uint64_t steps_max) {
       break;
     if (i == 0) {
       run.step_begin = piece.step_begin;
-      run.commitment = digest_of_hex(piece.commitment);
-      run.data_hash = digest_of_hex(piece.data_hash);
+      run.commitment = known_digest(piece.commitment);
+      run.data_hash = known_digest(piece.data_hash);
       run.loss_e6 = piece.loss_e6;
       run.gradient_norm_e6 = piece.gradient_norm_e6;
     }
@@ -121,7 +120,7 @@ offered_work unproven_work::offer(uint64_t tokens_max, uint64_t steps_max) {
     // The check that no step holds more labels than positions is over the whole run.
     run.batch_size = std::max(run.batch_size, piece.batch_size);
     run.seq_len = std::max(run.seq_len, piece.seq_len);
-    const auto hash = digest_of_hex(piece.model_hash_start);
+    const auto hash = known_digest(piece.model_hash_start);
     if (run.segments.empty() || run.segments.back().model_hash != hash)
       run.segments.push_back({hash, piece.step_begin, piece.step_end});
     else
