@@ -173,6 +173,7 @@ struct trainer_state {
   void step_failed(const caf::error& why);
   void discard(std::function<void()> then);
   void step_used(uint64_t label_tokens);
+  void write_log();
   work_header header() const;
 };
 

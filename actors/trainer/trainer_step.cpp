@@ -200,13 +200,24 @@ void trainer_state::step_used(uint64_t label_tokens) {
   if (state.inner_step % options.validate_every_steps == 0)
     validation_due = true;
   publish();
-  if (state.inner_step % training_metrics::history_every_steps == 0 &&
-      !log.append(*progress, parts.time->unix_us()))
-    log::warn(name, "training-log-not-written folder={}", options.log_folder);
+  if (state.inner_step % training_metrics::history_every_steps == 0)
+    write_log();
   step.reset();
   now = phase::boundary;
   // Through the mailbox, so that requests are answered between two steps.
   self->send(self, next_atom_v);
+}
+
+void trainer_state::write_log() {
+  switch (log.append(*progress, parts.time->unix_us())) {
+  case training_log::news::cannot_write:
+    return log::warn(name, "training-log-not-written folder={}", options.log_folder);
+  case training_log::news::writes_again:
+    return log::warn(name, "training-log-written-again folder={} lines_lost={}", options.log_folder,
+                     log.lost());
+  case training_log::news::none:
+    return;
+  }
 }
 
 void trainer_state::skip(const char* why, bool not_finite) {

@@ -14,13 +14,22 @@ class training_log {
 public:
   static constexpr uint64_t file_bytes_max = 8'000'000;
 
+  /// What is worth telling of, each once: a full disk stays full for many lines.
+  enum class news : uint8_t { none, cannot_write, writes_again };
+
   /// An empty folder: nothing is written.
   explicit training_log(std::string folder = {}) : folder_(std::move(folder)) {}
-  /// False when the line could not be written; training does not depend on it.
-  bool append(const training_progress& progress, int64_t unix_us);
+  /// A line that cannot be written whole is left out; training does not depend on it.
+  news append(const training_progress& progress, int64_t unix_us);
+  /// Lines left out since `cannot_write`, up to the one before `writes_again`.
+  uint64_t lost() const noexcept { return lost_; }
 
 private:
+  bool write(const std::string& line) const;
+
   std::string folder_;
+  bool writes_ = true;
+  uint64_t lost_ = 0;
 };
 
 /// The line, without the newline.

@@ -101,6 +101,10 @@ class FullDisk(Contract):
         last = newest()
         support.wait_for(lambda: newest() > last, 30, "a checkpoint", node)
         self.assertGreaterEqual(saved, 1)
+        # Dozens of lines were lost; each loss of the log is told once, and so is its end.
+        support.wait_for(lambda: "training-log-written-again" in node.text(), 30, "the training log", node)
+        self.assertEqual(node.text().count("training-log-not-written"), 1, node.text())
+        self.assertRegex(node.text(), r"training-log-written-again folder=\S+ lines_lost=[1-9]")
         step = node.step()
         self.assertEqual(node.terminate(), 0, node.text())
         node.restart().wait_up()

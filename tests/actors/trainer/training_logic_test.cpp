@@ -5,7 +5,10 @@
 #include "tests/kernels/text/temporary_directory.hpp"
 #include "tests/support/test.hpp"
 
+#include <sys/resource.h>
+
 #include <array>
+#include <csignal>
 #include <filesystem>
 #include <limits>
 
@@ -302,14 +305,54 @@ TEST_CASE("the training log is JSON lines, finite, and its files are bounded") {
   p.loss = 2.5;
   p.loss_ema = std::numeric_limits<double>::quiet_NaN();
   CHECK(training_log_line(p, 1).find("\"loss\":2.5,\"loss_ema\":null") != std::string::npos);
-  CHECK(log.append(p, 1));
-  CHECK(log.append(p, 2));
+  using news = training_log::news;
+  CHECK(log.append(p, 1) == news::none);
+  CHECK(log.append(p, 2) == news::none);
   CHECK(root.read("logs/loss.jsonl").find("\"unix_us\":2") != std::string::npos);
   std::filesystem::resize_file(root.path() + "/logs/loss.jsonl", training_log::file_bytes_max);
-  CHECK(log.append(p, 3));
+  CHECK(log.append(p, 3) == news::none);
   CHECK(std::filesystem::file_size(root.path() + "/logs/loss.jsonl") < 1000);
   CHECK(std::filesystem::exists(root.path() + "/logs/loss.1.jsonl"));
-  CHECK(training_log().append(p, 4));
-  root.write("file", "x");
-  CHECK_FALSE(training_log(root.path() + "/file").append(p, 5));
+  CHECK(training_log().append(p, 4) == news::none);
+}
+
+TEST_CASE("a training log that cannot be written tells so once, and once how many lines were lost") {
+  using news = training_log::news;
+  test::temporary_directory root;
+  root.write("logs", "a file where the folder should be");
+  training_log log(root.path() + "/logs");
+  training_progress p;
+  CHECK(log.append(p, 1) == news::cannot_write);
+  CHECK(log.append(p, 2) == news::none);
+  CHECK(log.append(p, 3) == news::none);
+  std::filesystem::remove(root.path() + "/logs");
+  CHECK(log.append(p, 4) == news::writes_again);
+  CHECK(log.lost() == 3);
+  CHECK(log.append(p, 5) == news::none);
+  // And the next time counts anew.
+  std::filesystem::remove_all(root.path() + "/logs");
+  root.write("logs", "");
+  CHECK(log.append(p, 6) == news::cannot_write);
+  std::filesystem::remove(root.path() + "/logs");
+  CHECK(log.append(p, 7) == news::writes_again);
+  CHECK(log.lost() == 1);
+}
+
+TEST_CASE("a line of the training log that fits in part is left out whole") {
+  using news = training_log::news;
+  test::temporary_directory root;
+  training_log log(root.path("logs"));
+  training_progress p;
+  REQUIRE(log.append(p, 1) == news::none);
+  const std::string one = root.read("logs/loss.jsonl");
+  // A limit on the size of files stops a write in the middle, as a full disk does.
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{one.size() + 20, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  const auto told = log.append(p, 2);
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  CHECK(told == news::cannot_write);
+  CHECK(root.read("logs/loss.jsonl") == one);
 }
