@@ -58,6 +58,16 @@ __attribute__((always_inline)) inline void micro(const block_args& t, int64_t ro
     a += Transposed ? lda_bytes : 4;
     b += panel_width;
   }
+  if (t.rounded != nullptr) {
+    bf16* out = t.rounded + row * t.ld_rounded + column;
+#pragma GCC unroll 12
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < V; ++j)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i * t.ld_rounded + 16 * j),
+                            (__m256i)_mm512_cvtneps_pbh(sum[i][j]));
+    return;
+  }
 #pragma GCC unroll 12
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
@@ -102,6 +112,10 @@ void block(const block_args& t) {
   // Few rows: all 64 columns at once, so that the panel is read in one sequential stream.
   if (t.n == 64 && t.m <= 16) {
     strip<Transposed, 4, 6>(t, 0);
+    return;
+  }
+  if (t.n - column == 48) { // the end of a row: 32 and 16 would leave the products waiting for loads
+    strip<Transposed, 3, 8>(t, column);
     return;
   }
   for (; column + 32 <= t.n; column += 32)
@@ -304,6 +318,7 @@ void pack_rows_bf16(const pack_args& p) {
 tile_kernels with_bf16(const tile_kernels& table) {
   portable_bf16 = table;
   tile_kernels made = table;
+  made.rounds = true;
   made.block = block<false>;
   made.block_transposed = block<true>;
   made.pack_transposed = pack_transposed_bf16;

@@ -13,6 +13,10 @@ constexpr int64_t few_rows = 16;
 constexpr int64_t few_rows_tile_bytes = 128 * 1024;
 /// Steps of a panel that such a product takes at a time: 24 KiB.
 constexpr int64_t few_rows_steps = 96;
+/// Steps that a larger product in f32 takes at a time: a long column of the left operand would lie in too
+/// few sets of the caches. In bf16 there are half as many steps, and sums that are rounded as they are
+/// stored should be stored once.
+constexpr int64_t many_rows_steps = 256;
 /// Tile of a larger product: its right operand stays in the L2 cache while its rows pass by.
 constexpr int64_t tile_rows_max = 128;
 constexpr int64_t tile_panels_max = 4;
@@ -56,12 +60,11 @@ public:
     // and padded, as are rows that have gaps when oneDNN is to read them.
     const int64_t pair = step_elements(p.act);
     const bool words = p.lda % pair == 0 && p.k % pair == 0;
-    // f32 sums are taken by our own kernels, which load and store them where they belong; oneDNN writes dense
-    // blocks, and the second pass that brings them there costs more than its product gains. In bf16 the
-    // second pass is needed anyway, as it rounds. With AMX its product is so much faster that the pass does
-    // not matter.
-    const bool sums_in_place = p.out_type == dtype::f32 && !(device.amx && p.act == dtype::bf16);
-    uses_library_ = device.library && p.m > few_rows && !sums_in_place;
+    // Our own kernels store sums where they belong, rounded from their registers where the result is bf16.
+    // oneDNN writes dense blocks of f32, and the second pass that brings them there costs more than its
+    // product gains, unless it multiplies with AMX.
+    const bool in_place = p.out_type == dtype::f32 || device.tiles(p.act).rounds;
+    uses_library_ = device.library && p.m > few_rows && (!in_place || (device.amx && p.act == dtype::bf16));
     copies_ = !words || (uses_library_ && p.lda != p.k);
     k_ = copies_ ? round_up(p.k, pair * step_group) : p.k;
   }
@@ -138,10 +141,12 @@ private:
     // Sums that can be written where they belong are not taken round by the scratch memory.
     const bool direct = done == 0 && p_.out_type == dtype::f32 && columns % 16 == 0;
     // Few rows take a panel in pieces that stay in the L1 cache while the rows pass by in groups, so that it
-    // streams from memory once; the order of the sums is the same.
+    // streams from memory once. The order of the sums is the same in pieces of any length.
     const int64_t steps = divide_up(k_, pair);
-    const int64_t piece = p_.m <= few_rows ? few_rows_steps : steps;
+    const int64_t piece = p_.m <= few_rows ? few_rows_steps : p_.act == dtype::f32 ? many_rows_steps : steps;
     const auto& tiles = device_.tiles(p_.act);
+    const bool rounds =
+        done == 0 && p_.out_type == dtype::bf16 && tiles.rounds && !p_.accumulate && columns % 16 == 0;
     const auto block = p_.transposed ? tiles.block_transposed : tiles.block;
     const int64_t step_bytes = p_.transposed ? lda * element : static_cast<int64_t>(word_bytes);
     for (int64_t j = 0; j < panels && done < rows; ++j) {
@@ -156,9 +161,12 @@ private:
                .m = rows - done,
                .n = round_up(width, 16),
                .steps = std::min(piece, steps - s),
-               .accumulate = s > 0 || (direct && p_.accumulate)});
+               .accumulate = s > 0 || (direct && p_.accumulate),
+               .rounded =
+                   rounds && s + piece >= steps ? reinterpret_cast<bf16*>(out) + j * panel_width : nullptr,
+               .ld_rounded = p_.ldo});
     }
-    if (!direct)
+    if (!direct && !rounds)
       device_.rows.store_block({.c = sums,
                                 .ldc = panels * panel_width,
                                 .m = rows,

@@ -48,6 +48,9 @@ struct block_args {
   int64_t n = 0; ///< a multiple of 16, at most 64
   int64_t steps = 0;
   bool accumulate = false;
+  /// Where the kernel `rounds`: the results go here, rounded to bf16, and not to c.
+  bf16* rounded = nullptr;
+  int64_t ld_rounded = 0;
 };
 
 /// Packs one panel, or some columns of it. Columns from `columns` up to `width` become 0.
@@ -82,6 +85,7 @@ struct tile_kernels {
   void (*pack_transposed)(const pack_args&) = nullptr;
   void (*pack_rows)(const pack_args&) = nullptr;
   void (*transpose)(const transpose_args&) = nullptr;
+  bool rounds = false; ///< the products take block_args::rounded
 };
 
 /// The set for an activation type (f32 or bf16) at an instruction set.

@@ -12,10 +12,11 @@ struct product_shape {
   int64_t t, k, n;
 };
 
-// Rows, inner and outer sizes of 0, 1, odd, around 16 and past one tile of any backend.
+// Rows, inner and outer sizes of 0, 1, odd, around 16 and past one tile of any backend, or one piece of a
+// contraction.
 constexpr std::initializer_list<product_shape> shapes{
     {0, 7, 5},  {1, 1, 1},      {1, 64, 96},   {7, 33, 17},   {16, 64, 48},
-    {5, 1, 40}, {65, 100, 130}, {3, 300, 257}, {131, 72, 64},
+    {5, 1, 40}, {65, 100, 130}, {3, 300, 257}, {131, 72, 64}, {40, 530, 112},
 };
 
 double tolerance_of(dtype out) {
