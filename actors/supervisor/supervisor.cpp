@@ -29,11 +29,6 @@ constexpr auto peers_patience = seconds(1);
 constexpr auto ledger_patience = seconds(2);
 constexpr auto least_patience = milliseconds(100);
 
-template <class Handle>
-Handle front_of(caf::actor_system& system, std::string of) {
-  return caf::actor_cast<Handle>(system.spawn(front, std::move(of)));
-}
-
 std::string text_of(const caf::error& why) {
   return problem_of(why).message;
 }
@@ -41,15 +36,21 @@ std::string text_of(const caf::error& why) {
 } // namespace
 
 node_actors make_fronts(caf::actor_system& system) {
-  return {front_of<ledger_actor>(system, "ledger"),
-          front_of<rate_limiter_actor>(system, "rate_limiter"),
-          front_of<telemetry_actor>(system, "telemetry"),
-          front_of<peer_manager_actor>(system, "peer_manager"),
-          front_of<proof_keeper_actor>(system, "proof_keeper"),
-          front_of<layer_worker_actor>(system, "layer_worker"),
-          front_of<checkpointer_actor>(system, "checkpointer"),
-          front_of<trainer_actor>(system, "trainer"),
-          front_of<inference_scheduler_actor>(system, "inference_scheduler")};
+  node_actors made;
+  const auto add = [&]<class Handle>(Handle& to, std::string of) {
+    made.fronts.push_back(system.spawn(front, std::move(of)));
+    to = caf::actor_cast<Handle>(made.fronts.back());
+  };
+  add(made.ledger, "ledger");
+  add(made.limiter, "rate_limiter");
+  add(made.telemetry, "telemetry");
+  add(made.peers, "peer_manager");
+  add(made.keeper, "proof_keeper");
+  add(made.worker, "layer_worker");
+  add(made.checkpointer, "checkpointer");
+  add(made.trainer, "trainer");
+  add(made.scheduler, "inference_scheduler");
+  return made;
 }
 
 // ------------------------------------------------------------------------------------------------- starting
@@ -260,18 +261,8 @@ void supervisor_state::end_if_alone(pointer self) {
   for (const auto& g : groups)
     if (!g.alive.empty())
       return;
-  auto end_front = [self](const auto& handle) {
-    caf::anon_send_exit(caf::actor_cast<caf::actor>(handle), caf::exit_reason::user_shutdown);
-  };
-  end_front(actors.scheduler);
-  end_front(actors.trainer);
-  end_front(actors.checkpointer);
-  end_front(actors.worker);
-  end_front(actors.keeper);
-  end_front(actors.peers);
-  end_front(actors.telemetry);
-  end_front(actors.limiter);
-  end_front(actors.ledger);
+  for (auto front = actors.fronts.rbegin(); front != actors.fronts.rend(); ++front)
+    caf::anon_send_exit(*front, caf::exit_reason::user_shutdown);
   log::info(name, "stopped");
   if (stopped.pending())
     stopped.deliver(caf::unit);

@@ -17,7 +17,7 @@
 
 namespace neuroshard {
 
-/// Makes one front for each actor of a node. Ended by the supervisor's `stop_node`.
+/// Makes one front for each actor of a node. All are ended by the supervisor's `stop_node`.
 node_actors make_fronts(caf::actor_system& system);
 
 struct supervisor_state {

@@ -37,6 +37,8 @@ struct node_actors {
   checkpointer_actor checkpointer;
   trainer_actor trainer;
   inference_scheduler_actor scheduler;
+  std::vector<caf::actor>
+      fronts; ///< all of the above in the order of their making; ended in the reverse order
 };
 
 /// How one actor is made. Answers an error when it cannot be (a database that does not open, a device that is

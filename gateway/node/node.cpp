@@ -1,20 +1,18 @@
 #include "gateway/node/node.hpp"
 
 #include "actors/common/log.hpp"
+#include "actors/identity/keys.hpp"
 #include "actors/ledger/account_book.hpp"
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_reader.hpp"
-#include "actors/peer_manager/peer_manager.hpp"
-#include "actors/proof_keeper/proof_keeper.hpp"
-#include "actors/rate_limiter/rate_limiter.hpp"
 #include "actors/supervisor/supervisor.hpp"
-#include "actors/telemetry/telemetry.hpp"
 #include "gateway/config/console.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/logging.hpp"
 #include "gateway/http/server.hpp"
 #include "gateway/mirror/curl_fetcher.hpp"
 #include "gateway/node/actor_setup.hpp"
+#include "gateway/node/base_groups.hpp"
 #include "gateway/node/console_feed.hpp"
 #include "gateway/node/description.hpp"
 #include "gateway/node/economics.hpp"
@@ -32,7 +30,6 @@
 #include <caf/send.hpp>
 #include <fmt/format.h>
 
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -48,12 +45,6 @@ namespace neuroshard {
 namespace {
 
 constexpr const char* software = "neuroshard " NEUROSHARD_VERSION;
-
-uint64_t free_bytes(const std::string& path) {
-  struct statvfs info {};
-  return ::statvfs(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.f_bavail) * info.f_frsize
-                                             : UINT64_MAX;
-}
 
 /// A node from its start to its end. Members are in the order in which they are made.
 class node {
@@ -87,7 +78,7 @@ private:
   std::optional<start_error> start();
   std::optional<start_error> start_ledger(const economics_params& params);
   std::optional<start_error> start_http();
-  caf::expected<std::pair<proof_keeper_options, proof_keeper_parts>> proof_keeping() const;
+  std::shared_ptr<const base_plan> plan_base() const;
   start_result<done> start_group_now(start_group plan);
   void announce();
   void show_words();
@@ -208,7 +199,6 @@ std::optional<start_error> node::start() {
   directory_->sign(stored.url);
   settings_ = std::make_shared<live_settings>(c, machine_, paths.config_json(), stored);
 
-  const auto own = describe(*who_.identity, c, shape_, *device_);
   board_ =
       std::make_shared<snapshot_board>(first_snapshot(*who_.identity, c, shape_, *device_, time_->unix_us()));
 
@@ -217,65 +207,8 @@ std::optional<start_error> node::start() {
   fronts_ = make_fronts(*system_);
   supervisor_ = system_->spawn(supervisor, fronts_, time_, counters_);
 
-  telemetry_sources sources;
-  sources.board = board_;
-  sources.counters = counters_;
-  sources.time = time_;
-  sources.trainer = fronts_.trainer;
-  sources.peers = fronts_.peers;
-  sources.worker = fronts_.worker;
-  sources.watched = {{"storage", caf::actor_cast<caf::actor>(fronts_.ledger)},
-                     {"storage", caf::actor_cast<caf::actor>(fronts_.checkpointer)},
-                     {"model", caf::actor_cast<caf::actor>(fronts_.worker)},
-                     {"model", caf::actor_cast<caf::actor>(fronts_.trainer)},
-                     {"network", caf::actor_cast<caf::actor>(fronts_.peers)}};
-  sources.rewards = [reader = reader_]() -> rewards_summary {
-    const auto earned = reader->earnings();
-    return earned ? rewards_summary{earned->earned_today, earned->earned_total, earned->pending}
-                  : rewards_summary{};
-  };
-  sources.disk_free = [root = paths.root] { return free_bytes(root); };
-
-  const auto base = [&](std::string name, const auto& front, auto make) {
-    return start_group{
-        name, {{name, caf::actor_cast<caf::actor>(front), std::move(make)}}, group_start::nothing};
-  };
-  for (auto& group :
-       {base("ledger", fronts_.ledger,
-             [this](caf::actor_system& system) -> caf::expected<caf::actor> {
-               // The first start takes the book that start() has opened; a restart opens it again.
-               auto book = std::move(book_);
-               if (!book) {
-                 auto opened = open_book(book_options_);
-                 if (!opened)
-                   return opened.error();
-                 book = std::move(*opened);
-               }
-               return caf::actor_cast<caf::actor>(spawn_ledger(system, std::move(book), book_options_));
-             }),
-        base("rate_limiter", fronts_.limiter,
-             [this](caf::actor_system& system) -> caf::expected<caf::actor> {
-               return caf::actor_cast<caf::actor>(
-                   system.spawn(rate_limiter, limits_of(*settings_->current()), time_));
-             }),
-        base("peer_manager", fronts_.peers,
-             [own, depth = static_cast<uint32_t>(shape_.num_layers)](
-                 caf::actor_system& system) -> caf::expected<caf::actor> {
-               return caf::actor_cast<caf::actor>(system.spawn(peer_manager, own, depth));
-             }),
-        base("proof_keeper", fronts_.keeper,
-             [this](caf::actor_system& system) -> caf::expected<caf::actor> {
-               auto keeping = proof_keeping();
-               if (!keeping)
-                 return keeping.error();
-               return caf::actor_cast<caf::actor>(system.spawn<caf::detached>(
-                   proof_keeper, std::move(keeping->first), std::move(keeping->second)));
-             }),
-        base("telemetry", fronts_.telemetry,
-             [sources](caf::actor_system& system) -> caf::expected<caf::actor> {
-               return caf::actor_cast<caf::actor>(system.spawn(telemetry, sources));
-             })})
-    if (auto started = start_group_now(group); !started)
+  for (auto& group : base_groups(plan_base(), std::move(book_), fronts_))
+    if (auto started = start_group_now(std::move(group)); !started)
       return started.error();
 
   if (auto why = start_http())
@@ -301,19 +234,20 @@ std::optional<start_error> node::start_ledger(const economics_params& params) {
   return {};
 }
 
-/// What the proof keeper is made of; alone this node holds every layer.
-caf::expected<std::pair<proof_keeper_options, proof_keeper_parts>> node::proof_keeping() const {
-  const auto book = reader_->supply();
-  if (!book)
-    return book.error();
-  proof_keeper_options options;
-  options.params = book_options_.params;
-  (void)from_hex(book->chain_id, options.chain_id.data(), options.chain_id.size());
-  options.architecture_id = model::architecture_id(shape_);
-  options.num_layers = static_cast<uint64_t>(shape_.num_layers);
-  options.held = {0, options.num_layers, true, true};
-  return std::pair(std::move(options), proof_keeper_parts{who_.identity, fronts_.trainer, fronts_.ledger,
-                                                          fronts_.peers, reader_, time_, random_});
+std::shared_ptr<const base_plan> node::plan_base() const {
+  auto plan = std::make_shared<base_plan>();
+  plan->config = [settings = settings_] { return settings->current(); };
+  plan->paths = directory_->paths();
+  plan->identity = who_.identity;
+  plan->shape = shape_;
+  plan->self = describe(*who_.identity, loaded_.config, shape_, *device_);
+  plan->book = book_options_;
+  plan->reader = reader_;
+  plan->board = board_;
+  plan->time = time_;
+  plan->random = random_;
+  plan->counters = counters_;
+  return plan;
 }
 
 start_result<done> node::start_group_now(start_group plan) {
@@ -343,8 +277,7 @@ http::node_services node::services() {
   for (const auto& rule : loaded_.config.api.tokens) {
     http::known_token token;
     token.scopes = 0;
-    for (size_t i = 0; i < token.digest.size(); ++i)
-      token.digest[i] = static_cast<uint8_t>(std::stoi(rule.sha256.substr(2 * i, 2), nullptr, 16));
+    token.digest = *digest_from_hex(rule.sha256); // checked when it was read
     for (const auto& scope : rule.scopes)
       token.scopes |= http::scope_bit(scope);
     s.tokens.push_back(token);

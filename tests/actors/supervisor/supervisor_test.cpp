@@ -114,12 +114,8 @@ struct fixture
 
   fixture() { s.vault = keep(sys.spawn(scripted_vault, &s)); }
   ~fixture() {
-    for (auto& handle :
-         {caf::actor_cast<caf::actor>(fronts.ledger), caf::actor_cast<caf::actor>(fronts.limiter),
-          caf::actor_cast<caf::actor>(fronts.telemetry), caf::actor_cast<caf::actor>(fronts.peers),
-          caf::actor_cast<caf::actor>(fronts.worker), caf::actor_cast<caf::actor>(fronts.checkpointer),
-          caf::actor_cast<caf::actor>(fronts.trainer), caf::actor_cast<caf::actor>(fronts.scheduler)})
-      caf::anon_send_exit(handle, caf::exit_reason::kill);
+    for (auto& front : fronts.fronts)
+      caf::anon_send_exit(front, caf::exit_reason::kill);
     sched.run();
   }
 
@@ -290,6 +286,15 @@ TEST_CASE_FIXTURE(fixture, "a node without a model stops too") {
   sched.run();
   stopped.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
   CHECK(s.seen == std::vector<std::string>{"leave", "close ledger"});
+}
+
+TEST_CASE_FIXTURE(fixture, "a stop leaves no front behind, which would keep the process") {
+  const size_t before = sys.registry().running();
+  const node_actors others = make_fronts(sys);
+  caf::anon_send(sys.spawn(supervisor, others, time_source_ptr{clock}, counters), stop_node{});
+  CHECK(sys.registry().running() > before);
+  sched.run();
+  CHECK(sys.registry().running() == before);
 }
 
 TEST_CASE_FIXTURE(fixture,

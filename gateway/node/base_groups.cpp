@@ -1,0 +1,107 @@
+#include "gateway/node/base_groups.hpp"
+
+#include "actors/identity/keys.hpp"
+#include "actors/peer_manager/peer_manager.hpp"
+#include "actors/proof_keeper/proof_keeper.hpp"
+#include "actors/rate_limiter/rate_limiter.hpp"
+#include "actors/telemetry/telemetry.hpp"
+#include "gateway/node/live_settings.hpp"
+
+#include <caf/actor_system.hpp>
+
+#include <sys/statvfs.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+namespace neuroshard {
+
+namespace {
+
+uint64_t free_bytes(const std::string& path) {
+  struct statvfs info {};
+  return ::statvfs(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.f_bavail) * info.f_frsize
+                                             : UINT64_MAX;
+}
+
+/// Alone this node holds every layer.
+caf::expected<caf::actor> make_proof_keeper(caf::actor_system& system, const base_plan& plan,
+                                            const node_actors& fronts) {
+  const auto supply = plan.reader->supply();
+  if (!supply)
+    return supply.error();
+  const auto chain_id = digest_from_hex(supply->chain_id);
+  if (!chain_id)
+    return refuse(errc::data_loss, "the book's chain id is none: " + supply->chain_id);
+  proof_keeper_options options;
+  options.params = plan.book.params;
+  options.chain_id = *chain_id;
+  options.architecture_id = model::architecture_id(plan.shape);
+  options.num_layers = static_cast<uint64_t>(plan.shape.num_layers);
+  options.held = {0, options.num_layers, true, true};
+  proof_keeper_parts parts{plan.identity, fronts.trainer, fronts.ledger, fronts.peers,
+                           plan.reader,   plan.time,      plan.random};
+  return caf::actor_cast<caf::actor>(
+      system.spawn<caf::detached>(proof_keeper, std::move(options), std::move(parts)));
+}
+
+telemetry_sources sources_of(const base_plan& plan, const node_actors& fronts) {
+  telemetry_sources sources;
+  sources.board = plan.board;
+  sources.counters = plan.counters;
+  sources.time = plan.time;
+  sources.trainer = fronts.trainer;
+  sources.peers = fronts.peers;
+  sources.worker = fronts.worker;
+  sources.watched = {{"storage", caf::actor_cast<caf::actor>(fronts.ledger)},
+                     {"storage", caf::actor_cast<caf::actor>(fronts.checkpointer)},
+                     {"model", caf::actor_cast<caf::actor>(fronts.worker)},
+                     {"model", caf::actor_cast<caf::actor>(fronts.trainer)},
+                     {"network", caf::actor_cast<caf::actor>(fronts.peers)}};
+  sources.rewards = [reader = plan.reader]() -> rewards_summary {
+    const auto earned = reader->earnings();
+    return earned ? rewards_summary{earned->earned_today, earned->earned_total, earned->pending}
+                  : rewards_summary{};
+  };
+  sources.disk_free = [root = plan.paths.root] { return free_bytes(root); };
+  return sources;
+}
+
+} // namespace
+
+std::vector<start_group> base_groups(const std::shared_ptr<const base_plan>& plan,
+                                     std::unique_ptr<account_book> opened, const node_actors& fronts) {
+  std::vector<start_group> groups;
+  const auto add = [&](std::string name, const auto& front, auto make) {
+    groups.push_back(
+        {name, {{name, caf::actor_cast<caf::actor>(front), std::move(make)}}, group_start::nothing});
+  };
+  // A std::function is copied, and so is what it holds.
+  auto first = std::make_shared<std::unique_ptr<account_book>>(std::move(opened));
+  add("ledger", fronts.ledger, [plan, first](caf::actor_system& system) -> caf::expected<caf::actor> {
+    auto book = std::move(*first);
+    if (!book) {
+      auto again = open_book(plan->book);
+      if (!again)
+        return again.error();
+      book = std::move(*again);
+    }
+    return caf::actor_cast<caf::actor>(spawn_ledger(system, std::move(book), plan->book));
+  });
+  add("rate_limiter", fronts.limiter, [plan](caf::actor_system& system) -> caf::expected<caf::actor> {
+    return caf::actor_cast<caf::actor>(system.spawn(rate_limiter, limits_of(*plan->config()), plan->time));
+  });
+  add("peer_manager", fronts.peers, [plan](caf::actor_system& system) -> caf::expected<caf::actor> {
+    return caf::actor_cast<caf::actor>(
+        system.spawn(peer_manager, plan->self, static_cast<uint32_t>(plan->shape.num_layers)));
+  });
+  add("proof_keeper", fronts.keeper,
+      [plan, fronts](caf::actor_system& system) { return make_proof_keeper(system, *plan, fronts); });
+  add("telemetry", fronts.telemetry, [plan, fronts](caf::actor_system& system) -> caf::expected<caf::actor> {
+    return caf::actor_cast<caf::actor>(system.spawn(telemetry, sources_of(*plan, fronts)));
+  });
+  return groups;
+}
+
+} // namespace neuroshard

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "actors/common/clock.hpp"
+#include "actors/common/counters.hpp"
+#include "actors/identity/node_identity.hpp"
+#include "actors/ledger/account_book.hpp"
+#include "actors/ledger/ledger.hpp"
+#include "actors/ledger/ledger_reader.hpp"
+#include "actors/supervisor/supervisor_actor.hpp"
+#include "actors/telemetry/snapshot.hpp"
+#include "gateway/config/data_dir.hpp"
+#include "gateway/config/node_config.hpp"
+#include "kernels/model/architecture.hpp"
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace neuroshard {
+
+/// What the actors that a node has with and without a model (ledger, rate limiter, peer manager, proof
+/// keeper, telemetry) are made from.
+struct base_plan {
+  std::function<std::shared_ptr<const node_config>()> config; ///< read anew at each start of an actor
+  data_paths paths;
+  std::shared_ptr<const node_identity> identity;
+  model::architecture shape;
+  node_description self; ///< what this node says of itself to peers
+  ledger_options book;
+  std::shared_ptr<ledger_reader> reader;
+  snapshot_board_ptr board;
+  time_source_ptr time;
+  random_source_ptr random;
+  counters_ptr counters;
+};
+
+/// The groups, one for each actor, in the order in which the supervisor is to start them. The ledger's first
+/// start takes `opened`; a restart opens the book again.
+std::vector<start_group> base_groups(const std::shared_ptr<const base_plan>& plan,
+                                     std::unique_ptr<account_book> opened, const node_actors& fronts);
+
+} // namespace neuroshard
