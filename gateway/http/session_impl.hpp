@@ -101,6 +101,7 @@ private:
   void on_write(const boost::system::error_code& ec, size_t n);
   /// Nothing waits for the socket any more.
   void all_written();
+  bool wrote_buffer();
   void settle_written(int64_t until_ms);
   /// What the socket has for the next read, without reading it.
   enum class seen : uint8_t { nothing, bytes, end };

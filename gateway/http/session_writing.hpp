@@ -23,14 +23,22 @@ void session<Stream>::flush() {
       }
       write_at_ += n;
     }
-    if (write_at_ < writing_.size()) {
-      write_more();
+    if (!wrote_buffer())
       return;
-    }
-    writing_.clear();
-    write_at_ = 0;
   }
   all_written();
+}
+
+/// Whether the socket has taken all of `writing_`; otherwise the rest is on its way.
+template <class Stream>
+bool session<Stream>::wrote_buffer() {
+  if (write_at_ < writing_.size()) {
+    write_more();
+    return false;
+  }
+  writing_.clear();
+  write_at_ = 0;
+  return true;
 }
 
 template <class Stream>
@@ -52,12 +60,8 @@ void session<Stream>::on_write(const boost::system::error_code& ec, size_t n) {
     return;
   }
   write_at_ += n;
-  if (write_at_ < writing_.size()) {
-    write_more();
+  if (!wrote_buffer())
     return;
-  }
-  writing_.clear();
-  write_at_ = 0;
   flush();
   if (!closed_ && !handling_ && !closing_)
     process(); // may have waited for the socket
