@@ -5,6 +5,7 @@
 #include <curl/curl.h>
 
 #include <array>
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -54,7 +55,8 @@ int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
 
 class curl_fetcher final : public text::fetcher {
 public:
-  curl_fetcher(std::string agent, fetch_limits limits) : agent_(std::move(agent)), limits_(limits) {}
+  curl_fetcher(std::string agent, trusted_authorities trust, fetch_limits limits)
+      : agent_(std::move(agent)), trust_(std::move(trust)), limits_(limits) {}
 
   status get(const std::string& url, uint64_t from, const sink& to,
              const std::function<bool()>& cancelled) override {
@@ -73,6 +75,10 @@ public:
     curl_easy_setopt(c, CURLOPT_MAXREDIRS, static_cast<long>(limits_.redirects_max));
     curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
+    if (!trust_.file.empty())
+      curl_easy_setopt(c, CURLOPT_CAINFO, trust_.file.c_str());
+    if (!trust_.folder.empty())
+      curl_easy_setopt(c, CURLOPT_CAPATH, trust_.folder.c_str());
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_USERAGENT, agent_.c_str());
     curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, static_cast<long>(limits_.connect.count()));
@@ -110,15 +116,25 @@ public:
 
 private:
   std::string agent_;
+  trusted_authorities trust_;
   fetch_limits limits_;
 };
 
 } // namespace
 
-std::shared_ptr<text::fetcher> make_curl_fetcher(std::string agent, fetch_limits limits) {
+trusted_authorities authorities_of_environment() {
+  const auto value = [](const char* name) {
+    const char* found = std::getenv(name);
+    return std::string(found != nullptr ? found : "");
+  };
+  return {value("SSL_CERT_FILE"), value("SSL_CERT_DIR")};
+}
+
+std::shared_ptr<text::fetcher> make_curl_fetcher(std::string agent, trusted_authorities trust,
+                                                 fetch_limits limits) {
   static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT); // once; safe among threads since 7.84
   static_cast<void>(ready);
-  return std::make_shared<curl_fetcher>(std::move(agent), limits);
+  return std::make_shared<curl_fetcher>(std::move(agent), std::move(trust), limits);
 }
 
 } // namespace neuroshard

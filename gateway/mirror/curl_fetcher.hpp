@@ -18,9 +18,20 @@ struct fetch_limits {
   int64_t redirects_max = 5;
 };
 
-/// Reads http and https by libcurl: certificates are checked against the system's authorities, redirects
-/// never leave https for http, proxies are those of the environment (http_proxy, https_proxy, no_proxy).
-/// `agent` names this program to the server. Any thread; one transfer at a time each.
-std::shared_ptr<text::fetcher> make_curl_fetcher(std::string agent, fetch_limits limits = {});
+/// Whose word is taken for a server's certificate; where both are empty, that of the system's authorities.
+struct trusted_authorities {
+  std::string file;   ///< certificates in PEM
+  std::string folder; ///< of certificates named by their hash, as `openssl rehash` makes it
+};
+
+/// Those that SSL_CERT_FILE and SSL_CERT_DIR name, as for OpenSSL's own programs; libcurl does not look
+/// there.
+trusted_authorities authorities_of_environment();
+
+/// Reads http and https by libcurl: certificates are checked, redirects never leave https for http, proxies
+/// are those of the environment (http_proxy, https_proxy, no_proxy). `agent` names this program to the
+/// server. Any thread; one transfer at a time each.
+std::shared_ptr<text::fetcher> make_curl_fetcher(std::string agent, trusted_authorities trust = {},
+                                                 fetch_limits limits = {});
 
 } // namespace neuroshard

@@ -379,7 +379,7 @@ void node::prepare_data() {
       return loop_.post([this, why = recovered.status().message()] { data_failed(why); });
     if (!recovered->empty())
       log::warn("data", "tokenizer-recovered path={} from-checkpoint={}", how.tokenizer_path, *recovered);
-    how.mirror = make_curl_fetcher(software);
+    how.mirror = make_curl_fetcher(software, authorities_of_environment());
     how.tell = [](const std::string& line) { log::warn("data", "{}", line); };
     if (how.corpus.empty() && how.shards.empty()) {
       // Serving only: the tokenizer that goes with the checkpoint, or plain bytes.

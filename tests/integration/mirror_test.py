@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -48,6 +49,13 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(claims or len(data) - start))
         self.end_headers()
         self.wfile.write(data[start:])
+
+
+class TlsServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass  # a client that does not trust the certificate
 
 
 def breaks_once(mirror, name):
@@ -102,6 +110,24 @@ class MirrorTest(NodeTest):
         self.addCleanup(server.shutdown)
         return f"http://127.0.0.1:{server.server_address[1]}", handler
 
+    def serve_tls(self, root):
+        """The same over https, with a certificate that only its own file vouches for."""
+        key, certificate = (os.path.join(self.directory, name) for name in ("key.pem", "certificate.pem"))
+        made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                               "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=mirror",
+                               "-addext", "subjectAltName=IP:127.0.0.1"], capture_output=True, text=True, check=False)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        handler = type("Served", (Mirror,), {"behaviour": {}, "asked": []})
+        server = TlsServer(("127.0.0.1", 0), functools.partial(handler, directory=root))
+        # The handshake belongs to the thread of the connection.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return server.server_address[1], certificate, handler
+
     def learner(self, url, **settings):
         return self.node("learner", corpus=False, settings={"data.shards": url, **settings})
 
@@ -150,6 +176,30 @@ class MirrorTest(NodeTest):
             self.assertFalse(os.path.exists(os.path.join(cache, file)), file)
         self.assertEqual(node.get("/api/v1/health").status, 200)
         self.assertEqual(node.terminate(), 0)
+
+    def test_a_mirror_over_https_is_trusted_by_who_vouches_for_it_and_for_its_name_alone(self):
+        root = self.shards()
+        port, certificate, mirror = self.serve_tls(root)
+        node = self.learner(f"https://127.0.0.1:{port}").start()
+        refused = f"https://127.0.0.1:{port}/manifest.json: SSL certificate problem: self-signed certificate"
+        wait_for(lambda: refused in node.log(), 30, refused, node)
+        self.assertEqual(node.get("/api/v1/health", token=False).status, 200)
+        self.assertEqual(node.terminate(), 0)
+        self.assertEqual(mirror.asked, [])
+
+        node.environment = {"SSL_CERT_FILE": certificate}
+        node.start().wait_step(20, 90)
+        self.assertIn(("manifest.json", None), mirror.asked)
+        self.assertEqual(node.terminate(), 0)
+
+        # The right certificate of another host.
+        other = self.node("other", corpus=False, settings={"data.shards": f"https://localhost:{port}"})
+        other.environment = node.environment
+        other.start()
+        wait_for(lambda: "manifest.json: SSL: no alternative certificate subject name matches" in other.log(), 30,
+                 "the message", other)
+        self.assertEqual(other.value("training", "step"), 0)
+        self.assertEqual(other.terminate(), 0)
 
     def test_a_mirror_that_comes_late_is_waited_for(self):
         root = self.shards()
