@@ -51,7 +51,25 @@ int new_wallet() {
   return 0;
 }
 
+/// What the program itself says of a tool, without a configuration.
+std::optional<int> tool_help(const command_line& given) {
+  if (given.operands.size() != 1 || given.operands.front() != "--help")
+    return std::nullopt;
+  switch (given.what) {
+  case command::wallet_tool:
+    return run_wallet_tool(given.operands, {}, std::cin, std::cout, std::cerr);
+  case command::ledger_tool:
+    return run_ledger_tool(given.operands, {}, std::cout, std::cerr);
+  case command::checkpoint_tool:
+    return run_checkpoint_tool(given.operands, std::cout, std::cerr);
+  default:
+    return std::nullopt;
+  }
+}
+
 int dispatch(command_line given) {
+  if (const auto helped = tool_help(given))
+    return *helped;
   switch (given.what) {
   case command::help:
     std::cout << help_text();
@@ -85,8 +103,7 @@ int dispatch(command_line given) {
     return run_wallet_tool(given.operands, paths.root, std::cin, std::cout, std::cerr);
   case command::ledger_tool:
     if (given.operands.front() == "check-proof")
-      return run_check_proof(std::span(given.operands).subspan(1), loaded->config, paths, std::cout,
-                             std::cerr);
+      return run_check_proof(std::span(given.operands).subspan(1), *loaded, paths, std::cout, std::cerr);
     return run_ledger_tool(given.operands, paths.root, std::cout, std::cerr);
   case command::checkpoint_tool:
     if (given.operands.size() == 1)

@@ -60,8 +60,11 @@ void print(std::ostream& out, const std::string& path, const checkpoint_reader& 
 
 int run_checkpoint_tool(std::span<const std::string> args, std::ostream& out, std::ostream& err) {
   if (args.size() != 2 || (args[0] != "list" && args[0] != "verify")) {
-    err << "usage: neuroshard checkpoint list|verify PATH\n";
-    return exit_usage;
+    const bool asked = args.size() == 1 && args[0] == "--help";
+    (asked ? out : err)
+        << "usage: neuroshard checkpoint list|verify [PATH]\n"
+           "PATH is a checkpoint or a folder of them; without it, those of the data directory.\n";
+    return asked ? 0 : exit_usage;
   }
   std::error_code error;
   fs::path path = fs::path(args[1]).lexically_normal();

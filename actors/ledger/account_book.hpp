@@ -49,7 +49,6 @@ public:
   caf::expected<settle_result> apply(const settle_inference& what);
   caf::expected<refund_result> apply(const refund_inference& what);
   caf::expected<checkpoint_noted> apply(const note_checkpoint& what);
-  caf::expected<reward_result> apply(const reward_training& what);
   caf::expected<commitment_kept> apply(const keep_commitment& what);
   caf::expected<proof_result> apply(const record_proof& what);
   caf::expected<void_result> apply(const void_reward& what);

@@ -1,5 +1,5 @@
-// Offences and what they cost the book's own wallet (spec/economics.md section 6), and rewards refused before
-// they matured.
+// Offences and what they cost the book's own wallet (spec/economics.md section 6), and proofs that are
+// refuted after they were paid for.
 #include "actors/common/log.hpp"
 #include "actors/ledger/account_book.hpp"
 #include "actors/ledger/posting_set.hpp"
@@ -12,6 +12,7 @@ namespace neuroshard {
 namespace {
 
 constexpr size_t evidence_bytes_max = 64 * 1024;
+constexpr size_t refutation_bytes_max = 64;
 constexpr int64_t us_per_hour = 3'600 * us_per_second;
 
 struct penalty {
@@ -147,28 +148,49 @@ caf::expected<transaction> account_book::slash(neuro_amount most, reference_list
 
 caf::expected<void_result> account_book::apply(const void_reward& what) {
   return operate<void_result>([&]() -> caf::expected<void_result> {
-    if (!is_lower_hex(what.proof_id, 64))
+    digest id{};
+    if (!is_lower_hex(what.proof_id, 64) || !from_hex(what.proof_id, id.data(), id.size()))
       return refuse_field("proof_id", "malformed", "A proof id is 64 hex digits.");
-    auto rows = store_->pending_rewards();
-    std::erase_if(rows, [&](const reward_row& row) { return row.proof_id != what.proof_id; });
-    if (rows.empty()) {
+    const auto word = [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; };
+    if (what.reason.empty() || what.reason.size() > refutation_bytes_max ||
+        !std::all_of(what.reason.begin(), what.reason.end(), word))
+      return refuse_field("reason", "malformed", "What refutes a proof is one word of [a-z_].");
+    const auto standing = store_->proofs().standing(id);
+    if (!standing) {
       problem none;
-      none.message = "No reward of this proof is pending.";
+      none.message = "No proof of this id is in the book.";
       none.field = "proof_id";
-      none.details = {{"resource", std::string("reward")}, {"identifier", what.proof_id}};
+      none.details = {{"resource", std::string("proof")}, {"identifier", what.proof_id}};
       return refuse(errc::not_found, std::move(none));
     }
+    if (!standing->accepted) {
+      problem never;
+      never.message = "This proof was refused when it was recorded: it has no reward.";
+      never.field = "proof_id";
+      never.reason = "refused";
+      return refuse(errc::failed_precondition, std::move(never));
+    }
     void_result result;
-    for (const auto& row : rows) {
-      const neuro_amount left = row.left();
+    result.known_before = !standing->refuted.empty();
+    neuro_amount left; // What was minted and stays in the proof's count.
+    for (const auto& row : store_->rewards_of_proof(what.proof_id)) {
+      // All of these are parts of one proof's reward: they fit.
+      if (row.state == reward_state::matured) {
+        result.matured.atto += row.left().atto;
+        left.atto += row.amount.atto;
+      } else {
+        result.burned.atto += row.left().atto;
+      }
+      if (row.state != reward_state::pending)
+        continue;
       posting_set postings;
-      postings.take(wallet_, account_part::pending, left).burn(left);
+      postings.take(wallet_, account_part::pending, row.left()).burn(row.left());
       const auto made = record({transaction_kind::reward_void,
                                 wallet_,
                                 std::string(burn_account),
-                                left,
+                                row.left(),
                                 {},
-                                left,
+                                row.left(),
                                 {},
                                 {{"reward", row.transaction_id}, {"proof", row.proof_id}},
                                 {}},
@@ -176,7 +198,11 @@ caf::expected<void_result> account_book::apply(const void_reward& what) {
       if (!made)
         return made.error();
       store_->end_reward(row.id, reward_state::voided, made->seq);
-      result.burned.atto += left.atto; // Parts of what is pending.
+    }
+    if (!result.known_before) {
+      store_->proofs().refute(id, *standing, what.reason, left);
+      log::warn("ledger", "proof-refuted id={} by={} burned={} matured={}", what.proof_id, what.reason,
+                to_decimal(result.burned), to_decimal(result.matured));
     }
     return result;
   });

@@ -47,54 +47,6 @@ caf::expected<checkpoint_noted> account_book::apply(const note_checkpoint& what)
   });
 }
 
-caf::expected<reward_result> account_book::apply(const reward_training& what) {
-  return operate<reward_result>([&]() -> caf::expected<reward_result> {
-    if (what.node_id != options_.identity->node_id()) {
-      problem not_ours;
-      not_ours.message = "A node mints for its own work only.";
-      not_ours.field = "node_id";
-      return refuse(errc::forbidden, std::move(not_ours));
-    }
-    if (!is_lower_hex(what.architecture_id, 16))
-      return refuse_field("architecture_id", "malformed", "An architecture id is 16 hex digits.");
-    if (!what.proof_id.empty() && !is_lower_hex(what.proof_id, 64))
-      return refuse_field("proof_id", "malformed", "A proof id is 64 hex digits.");
-    if (what.step_begin >= what.step_end || what.step_end > steps_max)
-      return refuse_field("step_end", "out_of_range", "The range of steps is empty or out of range.");
-    if (what.label_tokens == 0 || what.label_tokens > label_tokens_max || what.layers > layers_max)
-      return refuse_field("label_tokens", "out_of_range", "Label tokens or layers are out of range.");
-    if (what.scarcity_ppm < rules::one_ppm || what.scarcity_ppm > rules::one_ppm + params().scarcity_ppm)
-      return refuse_field("scarcity_ppm", "out_of_range", "The scarcity multiplier is out of range.");
-
-    reward_row claim;
-    claim.node_id = what.node_id;
-    claim.architecture_id = what.architecture_id;
-    claim.model_hash = what.model_hash_start;
-    claim.step_begin = what.step_begin;
-    claim.step_end = what.step_end;
-    if (const auto old = store_->same_claim(claim))
-      return reward_result{true,        old->transaction_id, old->amount, old->steps_rewarded,
-                           old->capped, old->matures_us};
-    if (!store_->knows_checkpoint(what.architecture_id, what.model_hash_start))
-      return refuse_unknown_checkpoint();
-    earning work;
-    work.architecture_id = what.architecture_id;
-    work.claimed = {{what.model_hash_start, what.step_begin, what.step_end}};
-    work.label_tokens = what.label_tokens;
-    work.layers = what.layers;
-    if (auto failed = weigh_training(work, what.is_async, what.contribution_age_s,
-                                     multipliers(what.driver, what.validator, true, what.scarcity_ppm)))
-      return failed;
-    if (work.rewarded.empty())
-      return reward_result{};
-    const auto row = mint(work, what.proof_id);
-    if (!row)
-      return row.error();
-    return reward_result{false,       row->transaction_id, row->amount, row->steps_rewarded,
-                         row->capped, row->matures_us};
-  });
-}
-
 uint64_t account_book::earning::steps_rewarded() const {
   uint64_t steps = 0;
   for (const auto& part : rewarded)
@@ -165,8 +117,11 @@ caf::expected<reward_row> account_book::mint(const earning& of, const std::strin
   const auto left = [](neuro_amount cap, neuro_amount used) {
     return checked_sub(cap, used).value_or(neuro_amount{});
   };
-  row.amount = std::min({of.full, left(params().max_per_proof, store_->rewarded_for_proof(proof_id)),
-                         left(params().max_per_wallet_day, minted_today)});
+  neuro_amount of_proof;
+  for (const auto& other : store_->rewards_of_proof(proof_id))
+    of_proof.atto += other.amount.atto; // At most the cap of a proof.
+  row.amount = std::min(
+      {of.full, left(params().max_per_proof, of_proof), left(params().max_per_wallet_day, minted_today)});
   row.capped = row.amount < of.full;
 
   uint64_t seq = 0;

@@ -175,6 +175,8 @@ public:
     found.signatures += work.signatures;
     if (work.faults.empty() && work.rewards != rewards_)
       add("there are rewards that only the transactions know");
+    if (work.faults.empty() && work.voids != voids_)
+      add("there are voided rewards that only the transactions know");
   }
 
   /// sum of all parts = minted - burned, and as the running totals say.
@@ -237,6 +239,7 @@ private:
     found.signatures += walked.signatures;
     slashes_ += walked.slashes;
     rewards_ += walked.rewards;
+    voids_ += walked.voids;
     const std::string where = "between transactions " + std::to_string(walked.first_seq) + " and " +
                               std::to_string(walked.last_seq);
     if (walked.transactions > 0 && walked.first_us < last_us_)
@@ -316,6 +319,7 @@ private:
   int32_t minted_day_ = -1;
   uint64_t slashes_ = 0;
   uint64_t rewards_ = 0;
+  uint64_t voids_ = 0;
   int64_t last_us_ = 0;
   uint64_t nonce_ = 0;
 };

@@ -215,14 +215,15 @@ caf::error export_epochs(connection& db, export_format format, std::ostream& out
 caf::error export_proofs(connection& db, export_format format, std::ostream& out) {
   line_writer lines(out, format, "proof",
                     {"proof_id", "type", "timestamp", "accepted", "reason", "reward", "payload", "public_key",
-                     "signature", "delegation"});
-  statement proofs(db, "SELECT proof_id, type, timestamp_us, accepted, reason, reward, payload, public_key, "
-                       "signature, delegation FROM proofs WHERE own = 1 ORDER BY timestamp_us, proof_id");
+                     "signature", "delegation", "refuted"});
+  statement proofs(
+      db, "SELECT proof_id, type, timestamp_us, accepted, reason, reward, payload, public_key, "
+          "signature, delegation, refuted FROM proofs WHERE own = 1 ORDER BY timestamp_us, proof_id");
   for (auto row = proofs.query(); row.next() && out;) {
     lines.hex(row.bytes(0)).text(to_string(static_cast<proof_type>(row.integer(1))));
     lines.text(timestamp_text(row.integer(2))).flag(row.integer(3) != 0).text(row.text(4));
     lines.text(to_decimal(row.amount(5))).text(text_of(row.bytes(6))).hex(row.bytes(7)).hex(row.bytes(8));
-    lines.hex(row.bytes(9)).end();
+    lines.hex(row.bytes(9)).text(row.text(10)).end();
   }
   return {};
 }

@@ -103,6 +103,7 @@ walked_stretch book_walk::walk(uint64_t first_seq, uint64_t last_seq, bool signa
     }
     made.slashes += now_.kind == transaction_kind::slash ? 1 : 0;
     made.rewards += now_.kind == transaction_kind::reward ? 1 : 0;
+    made.voids += now_.kind == transaction_kind::reward_void ? 1 : 0;
     ++made.transactions;
   }
   if (made.faults.size() < faults_max && expected != last_seq + 1)

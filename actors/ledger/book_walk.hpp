@@ -36,6 +36,7 @@ struct walked_stretch {
   uint64_t signatures = 0;                  ///< verified
   uint64_t slashes = 0;                     ///< transactions of this kind
   uint64_t rewards = 0;                     ///< likewise
+  uint64_t voids = 0;                       ///< likewise
   uint64_t first_nonce = 0, last_nonce = 0; ///< of its signed rows; 0: none
   int64_t first_us = 0, last_us = 0;
   /// available, staked, pending by account id; for `mint` what it made.

@@ -32,8 +32,6 @@ CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::refund_inference))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::refund_result))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::note_checkpoint))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::checkpoint_noted))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::reward_training))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::reward_result))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::find_response))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::found_response))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::keep_response))
@@ -44,8 +42,6 @@ CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::record_proof))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::proof_result))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::keep_commitment))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::commitment_kept))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::void_reward))
-CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::void_result))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::record_receipt))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::receipt_recorded))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::record_offence))
@@ -69,8 +65,6 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::refund_inference)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::refund_result)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::note_checkpoint)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::checkpoint_noted)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::reward_training)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::reward_result)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::find_response)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::found_response)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::keep_response)
@@ -81,8 +75,6 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::record_proof)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::proof_result)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::keep_commitment)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::commitment_kept)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::void_reward)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::void_result)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::record_receipt)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::receipt_recorded)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::record_offence)
@@ -106,9 +98,8 @@ using ledger_actor = caf::typed_actor<
     caf::replies_to<refund_inference>::with<refund_result>,
     // Minting for training done here.
     caf::replies_to<note_checkpoint>::with<checkpoint_noted>,
-    caf::replies_to<reward_training>::with<reward_result>,
     caf::replies_to<keep_commitment>::with<commitment_kept>,
-    caf::replies_to<record_proof>::with<proof_result>, caf::replies_to<void_reward>::with<void_result>,
+    caf::replies_to<record_proof>::with<proof_result>,
     // Work done for and by others, and offences.
     caf::replies_to<record_receipt>::with<receipt_recorded>,
     caf::replies_to<record_offence>::with<offence_result>,

@@ -117,8 +117,8 @@ struct proof_item {
   proof_type type{};
   std::optional<uint64_t> first_layer;
   int64_t timestamp_us = 0;
-  bool verified = false; ///< accepted
-  std::string reason;    ///< why it was refused
+  bool verified = false; ///< accepted, and not refuted since
+  std::string reason;    ///< why it was refused or refuted
   neuro_amount reward;
 };
 struct proof_page {

@@ -166,11 +166,10 @@ public:
   virtual bool note_checkpoint(const std::string& architecture_id, const digest& model_hash, uint64_t step,
                                int64_t now_us) = 0;
   virtual bool knows_checkpoint(const std::string& architecture_id, const digest& model_hash) = 0;
-  virtual std::optional<reward_row> same_claim(const reward_row& claim) = 0;
   /// Rewarded ranges of a segment's key that overlap it, ascending.
   virtual std::vector<step_range> overlapping(const std::string& node_id, const std::string& architecture_id,
                                               const step_segment& segment) = 0;
-  virtual neuro_amount rewarded_for_proof(const std::string& proof_id) = 0;
+  virtual std::vector<reward_row> rewards_of_proof(const std::string& proof_id) = 0;
   virtual void insert_reward(reward_row& row, int64_t account_id, uint64_t seq,
                              const std::vector<step_segment>& ranges) = 0;
   virtual std::vector<reward_row> pending_rewards() = 0;

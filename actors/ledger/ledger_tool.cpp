@@ -1,10 +1,7 @@
 #include "actors/ledger/ledger_tool.hpp"
 
-#include "actors/identity/keys.hpp"
 #include "actors/ledger/book_check.hpp"
 #include "actors/ledger/book_export.hpp"
-#include "actors/ledger/schema.hpp"
-#include "actors/ledger/sqlite.hpp"
 
 #include <algorithm>
 #include <array>
@@ -27,7 +24,9 @@ constexpr const char* usage =
     "       neuroshard ledger export [--format jsonl|csv] [--records KIND] [--output FILE]\n"
     "         KIND: transactions, shares, receipts, offences, proofs or epochs; without\n"
     "         it JSON lines have all of them, CSV has transactions\n"
-    "       neuroshard ledger check-proof ID\n";
+    "       neuroshard ledger check-proof ID [--void]\n"
+    "         repeats the first step of a proof; --void, while no node runs, burns what is\n"
+    "         pending of a refuted proof's reward and has the book count it as rejected\n";
 
 constexpr std::array<std::pair<std::string_view, export_records>, 6> kinds = {{
     {"transactions", export_records::transactions},
@@ -59,42 +58,12 @@ int verify(const std::string& path, bool signatures, std::ostream& out, std::ost
   return found->faults.empty() ? exit_done : exit_storage;
 }
 
-/// Looks the proof up. Re-executing its work needs the revealed preimage of its gradient commitment.
-int check_proof(const std::string& path, const std::string& id_text, std::ostream& out, std::ostream& err) {
-  kernels::digest id;
-  if (!from_hex(id_text, id.data(), id.size())) {
-    err << "check-proof: a proof id of 64 hex digits is needed\n";
-    return exit_arguments;
-  }
-  sqlite::connection db;
-  caf::error failed = db.open(path, sqlite::connection::mode::read_only);
-  if (!failed)
-    failed = check_schema(db);
-  if (failed) {
-    err << problem_of(failed).message << "\n";
-    return exit_storage;
-  }
-  sqlite::statement read(db,
-                         "SELECT accepted, reason, (SELECT count(*) FROM commitments c WHERE c.proof_id = "
-                         "p.proof_id) FROM proofs p WHERE p.proof_id = ?");
-  auto row = read.query(id);
-  if (!row.next()) {
-    err << (db.faulty() ? problem_of(db.fault()).message : "No proof of this id is in the book.") << "\n";
-    return db.faulty() ? exit_storage : exit_arguments;
-  }
-  out << "accepted: " << (row.integer(0) != 0 ? "yes" : "no") << "\nreason:   " << row.text(1)
-      << "\npreimage: " << (row.integer(2) != 0 ? "kept" : "not kept (24 hours have passed)") << "\n";
-  return exit_done;
-}
-
 } // namespace
 
 int run_ledger_tool(const std::vector<std::string>& args, const std::string& data_dir, std::ostream& out,
                     std::ostream& err) {
   const std::string path = data_dir + "/ledger.db";
   const std::string verb = args.empty() ? "" : args[0];
-  if (verb == "check-proof" && args.size() == 2)
-    return check_proof(path, args[1], out, err);
   if (verb == "--help" || verb == "-h") {
     out << usage;
     return exit_done;

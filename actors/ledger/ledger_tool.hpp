@@ -10,7 +10,7 @@ namespace neuroshard {
 /// `args` begin with the word after `ledger`:
 ///   verify [--signatures]
 ///   export [--format jsonl|csv] [--output FILE]
-///   check-proof ID
+///   --help, which needs no data directory
 /// Returns the exit code: 0 all well, 1 bad arguments, 3 the book cannot be read or is not in order.
 int run_ledger_tool(const std::vector<std::string>& args, const std::string& data_dir, std::ostream& out,
                     std::ostream& err);

@@ -171,34 +171,6 @@ struct checkpoint_noted {
   bool known_before = false;
 };
 
-/// Mints for committed training steps of this node, into pending; matured after `maturity_s`. Send it when
-/// the checkpoint that holds `step_end` is on disk. Steps that (node, architecture, model_hash_start) was
-/// paid for earn nothing: the claim is clipped to the rest. Refusals: invalid_request, failed_precondition
-/// (reason `unknown_checkpoint`).
-struct reward_training {
-  std::string node_id; ///< 32 hex
-  std::string architecture_id;
-  digest model_hash_start{};
-  uint64_t step_begin = 0; ///< half open
-  uint64_t step_end = 0;
-  uint64_t label_tokens = 0; ///< of all these steps
-  uint32_t layers = 0;       ///< transformer layers held
-  bool driver = false;
-  bool validator = false;
-  bool is_async = false;
-  uint64_t contribution_age_s = 0;   ///< with is_async
-  uint64_t scarcity_ppm = 1'000'000; ///< from the layer map of the previous epoch, 1,000,000 - 1,500,000
-  std::string proof_id;              ///< 64 hex, or empty while no proof is kept
-};
-struct reward_result {
-  bool replayed = false;
-  std::string transaction_id; ///< empty when nothing was minted
-  neuro_amount amount;
-  uint64_t steps_rewarded = 0; ///< of step_end - step_begin
-  bool capped = false;         ///< a cap of section 9 cut it
-  int64_t matures_us = 0;
-};
-
 // -- proofs of neural work, epochs, receipts, offences
 // ---------------------------------------------------------------------------------------------------------------------------
 
@@ -237,13 +209,18 @@ struct commitment_kept {
   digest commitment{};
 };
 
-/// A reward is refused before it matured (a failed spot-check): all pending rewards of the proof go to
-/// `burn`. Refusals: not_found.
+/// A proof that was accepted is refuted after all (a failed spot check): it counts as rejected from now on,
+/// what of its rewards is pending goes to `burn`, its steps stay paid for. What has matured is out of reach.
+/// Done by the operator with `neuroshard ledger check-proof`, not while a node runs. Asked again: the first
+/// answer. Refusals: not_found, failed_precondition (reason `refused`: it was never accepted).
 struct void_reward {
   std::string proof_id;
+  std::string reason; ///< what refutes it, one word, 1-64 of [a-z_]
 };
 struct void_result {
+  bool known_before = false;
   neuro_amount burned;
+  neuro_amount matured; ///< had been paid out before
 };
 
 /// Both sides' words for work done (receipt.hpp): `worker_blob` and `driver_blob` are the SignedBlobs' bytes,

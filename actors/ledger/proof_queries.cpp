@@ -14,11 +14,12 @@ proof_page proofs(connection& db, uint32_t limit, uint64_t offset, std::optional
       if (!type || row.integer(0) == static_cast<int64_t>(*type))
         page.total += static_cast<uint64_t>(row.integer(1));
   }
-  const std::string sql =
-      std::string("SELECT proof_id, type, first_layer, timestamp_us, accepted, reason, reward FROM proofs "
-                  "WHERE own = 1") +
-      (type ? " AND type = " + std::to_string(static_cast<int>(*type)) : std::string()) +
-      " ORDER BY timestamp_us DESC, proof_id DESC LIMIT ? OFFSET ?";
+  const std::string sql = std::string("SELECT proof_id, type, first_layer, timestamp_us, accepted AND "
+                                      "refuted = '', reason || refuted, reward "
+                                      "FROM proofs "
+                                      "WHERE own = 1") +
+                          (type ? " AND type = " + std::to_string(static_cast<int>(*type)) : std::string()) +
+                          " ORDER BY timestamp_us DESC, proof_id DESC LIMIT ? OFFSET ?";
   statement rows(db, sql.c_str());
   for (auto row = rows.query(limit, offset); row.next();) {
     auto& item = page.items.emplace_back();

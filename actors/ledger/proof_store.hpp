@@ -34,6 +34,13 @@ struct proof_answer {
   uint64_t steps_rewarded = 0;
   bool capped = false;
 };
+/// Whether a kept proof counts.
+struct proof_standing {
+  proof_type type{};
+  bool accepted = false;
+  std::string refuted; ///< by what, after it was accepted; otherwise empty
+  neuro_amount reward;
+};
 struct held_receipt {
   bool own = false; ///< this node did the work
   bool confirmed = false;
@@ -59,6 +66,10 @@ public:
   virtual std::optional<proof_answer> answer(const kernels::digest& proof_id) = 0;
   virtual bool knows_nonce(const std::string& node_id, const std::string& nonce) = 0;
   virtual void insert(const proof_row& row) = 0;
+  virtual std::optional<proof_standing> standing(const kernels::digest& proof_id) = 0;
+  /// `left`: what of its reward stays.
+  virtual void refute(const kernels::digest& proof_id, const proof_standing& as_it_stands,
+                      const std::string& reason, neuro_amount left) = 0;
 
   virtual std::optional<held_receipt> receipt(const kernels::digest& receipt_id) = 0;
   virtual void put_receipt(const kernels::digest& receipt_id, const kernels::digest& proof_id) = 0;

@@ -259,7 +259,8 @@ reward_rate_report reward_rate(connection& db, const account_row& of, const econ
   proof_counts proofs;
   {
     statement read(
-        db, "SELECT accepted, count(*) FROM proofs WHERE own = 1 AND timestamp_us >= ? GROUP BY accepted");
+        db, "SELECT accepted AND refuted = '', count(*) FROM proofs WHERE own = 1 AND timestamp_us >= ? "
+            "GROUP BY 1");
     const int64_t since = now_us - static_cast<int64_t>(params.reputation_days) * us_per_day;
     for (auto row = read.query(since); row.next();)
       (row.integer(0) != 0 ? proofs.accepted : proofs.rejected) = static_cast<uint64_t>(row.integer(1));

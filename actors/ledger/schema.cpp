@@ -129,8 +129,16 @@ CREATE INDEX proofs_type ON proofs (own, type, timestamp_us);
 UPDATE schema_version SET version = 3;
 )sql";
 
+// A proof that was accepted can be refuted by a spot check; what it is refuted by stays beside it. Claims are
+// known by their ranges of steps alone.
+constexpr const char* version_4 = R"sql(
+ALTER TABLE proofs ADD COLUMN refuted TEXT NOT NULL DEFAULT '';
+DROP INDEX rewards_claim;
+UPDATE schema_version SET version = 4;
+)sql";
+
 /// step[v] brings version v to v + 1; version 0 is the empty database.
-constexpr std::array<const char*, ledger_schema_version> steps = {version_1, version_2, version_3};
+constexpr std::array<const char*, ledger_schema_version> steps = {version_1, version_2, version_3, version_4};
 
 /// 0 for an empty database, -1 for one that is not ours.
 int64_t version_of(sqlite::connection& db) {

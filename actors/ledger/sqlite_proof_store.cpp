@@ -19,11 +19,13 @@ blob bytes_of(const std::string& text) {
 class sqlite_proof_store final : public proof_store {
 public:
   explicit sqlite_proof_store(connection& db)
-      : answer_(db, "SELECT reward FROM proofs WHERE proof_id = ? AND own = 1"),
+      : answer_(db, "SELECT 1 FROM proofs WHERE proof_id = ? AND own = 1"),
         rewarded_(db,
-                  "SELECT type, steps_rewarded, capped FROM rewards WHERE proof_id = ? AND proof_id <> ''"),
+                  "SELECT amount, steps_rewarded, capped FROM rewards WHERE proof_id = ? AND proof_id <> ''"),
+        standing_(db, "SELECT type, accepted, refuted, reward FROM proofs WHERE proof_id = ? AND own = 1"),
+        refute_(db, "UPDATE proofs SET refuted = ?, reward = ? WHERE proof_id = ?"),
         nonce_(db, "SELECT 1 FROM proofs WHERE node_id = ? AND nonce = ?"),
-        insert_(db, "INSERT INTO proofs VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        insert_(db, "INSERT INTO proofs VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')"),
         counts_(db, "SELECT submitted, verified, reward FROM proof_counts WHERE type = ?"),
         save_counts_(db, "INSERT OR REPLACE INTO proof_counts VALUES (?, ?, ?, ?)"),
         receipt_(db, "SELECT own, confirmed, proof_id IS NOT NULL, driver_wallet FROM receipts WHERE "
@@ -44,9 +46,9 @@ public:
     if (!row.next())
       return std::nullopt;
     proof_answer made;
-    made.reward = row.amount(0);
     const std::string name = kernels::to_hex(proof_id);
     for (auto part = rewarded_.query(name); part.next();) {
+      made.reward.atto += part.amount(0).atto; // At most the cap of a proof.
       made.steps_rewarded += static_cast<uint64_t>(part.integer(1));
       made.capped = made.capped || part.integer(2) != 0;
     }
@@ -70,6 +72,27 @@ public:
       reward.atto += sums.amount(2).atto; // Below what was minted: it fits.
     }
     save_counts_.run(static_cast<int>(row.type), submitted, verified, reward);
+  }
+
+  std::optional<proof_standing> standing(const kernels::digest& proof_id) override {
+    auto row = standing_.query(proof_id);
+    if (!row.next())
+      return std::nullopt;
+    return proof_standing{static_cast<proof_type>(row.integer(0)), row.integer(1) != 0,
+                          std::string(row.text(2)), row.amount(3)};
+  }
+
+  void refute(const kernels::digest& proof_id, const proof_standing& as_it_stands, const std::string& reason,
+              neuro_amount left) override {
+    refute_.run(reason, left, proof_id);
+    const int type = static_cast<int>(as_it_stands.type);
+    auto sums = counts_.query(type);
+    if (!sums.next())
+      return; // Verify tells of a proof that is not counted.
+    const auto submitted = static_cast<uint64_t>(sums.integer(0)),
+               verified = static_cast<uint64_t>(sums.integer(1));
+    const auto reward = checked_sub(sums.amount(2), {as_it_stands.reward.atto - left.atto});
+    save_counts_.run(type, submitted, std::max<uint64_t>(verified, 1) - 1, reward.value_or(neuro_amount{}));
   }
 
   std::optional<held_receipt> receipt(const kernels::digest& receipt_id) override {
@@ -129,8 +152,9 @@ public:
   }
 
 private:
-  statement answer_, rewarded_, nonce_, insert_, counts_, save_counts_, receipt_, put_receipt_,
-      count_commitments_, keep_commitment_, put_commitment_, forget_commitments_, last_epoch_, insert_epoch_;
+  statement answer_, rewarded_, standing_, refute_, nonce_, insert_, counts_, save_counts_, receipt_,
+      put_receipt_, count_commitments_, keep_commitment_, put_commitment_, forget_commitments_, last_epoch_,
+      insert_epoch_;
   epoch_content_reader minutes_;
 };
 

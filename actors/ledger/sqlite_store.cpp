@@ -53,10 +53,6 @@ struct statements {
         insert_share(db, "INSERT INTO shares VALUES (?, ?, ?, ?, ?, ?)"),
         note_checkpoint(db, "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?)"),
         checkpoint(db, "SELECT 1 FROM checkpoints WHERE architecture_id = ? AND model_hash = ?"),
-        same_claim(db, reward_columns(
-                           "WHERE type = 3 AND node_id = ? AND architecture_id = ? AND model_hash = ? AND "
-                           "step_begin = ? AND step_end = ? LIMIT 1")
-                           .c_str()),
         // Ranges of one key never overlap, so the last one that begins before the claim is the only earlier
         // one to reach into it.
         overlapping(
@@ -65,7 +61,7 @@ struct statements {
             "model_hash = ?3 AND step_begin < ?5 AND step_begin >= coalesce((SELECT max(step_begin) FROM "
             "reward_ranges WHERE node_id = ?1 AND architecture_id = ?2 AND model_hash = ?3 AND "
             "step_begin <= ?4), 0) AND step_end > ?4 ORDER BY step_begin"),
-        proof_rewards(db, "SELECT amount FROM rewards WHERE proof_id = ? AND proof_id <> ''"),
+        proof_rewards(db, reward_columns("WHERE proof_id = ? AND proof_id <> '' ORDER BY id").c_str()),
         insert_reward(
             db, "INSERT INTO rewards (account_id, seq, type, node_id, proof_id, architecture_id, model_hash, "
                 "step_begin, step_end, label_tokens, layers, steps_rewarded, capped, base, amount, state, "
@@ -77,8 +73,8 @@ struct statements {
         reward_day(db, "SELECT amount, proofs FROM reward_days WHERE day = ? AND type = ?"),
         save_reward_day(db, "INSERT OR REPLACE INTO reward_days VALUES (?, ?, ?, ?)"),
         count_proofs(
-            db,
-            "SELECT accepted, count(*) FROM proofs WHERE own = 1 AND timestamp_us >= ? GROUP BY accepted"),
+            db, "SELECT accepted AND refuted = '', count(*) FROM proofs WHERE own = 1 AND timestamp_us >= ? "
+                "GROUP BY 1"),
         count_slashes(db, "SELECT count(*) FROM offences WHERE seq IS NOT NULL AND recorded_us >= ?"),
         keyed_answer(
             db,
@@ -111,9 +107,9 @@ struct statements {
   statement head, totals, save_totals, account, insert_account, update_account, insert_transaction,
       insert_posting, insert_history, count_history, lock, save_lock, drop_lock, open_unstakes,
       insert_unstake, end_unstake, reservation, open_reservations, insert_reservation, end_reservation,
-      insert_share, note_checkpoint, checkpoint, same_claim, overlapping, proof_rewards, insert_reward,
-      insert_range, pending_rewards, end_reward, reward_day, save_reward_day, count_proofs, count_slashes,
-      keyed_answer, plain_answer, insert_answer, deliver, forget;
+      insert_share, note_checkpoint, checkpoint, overlapping, proof_rewards, insert_reward, insert_range,
+      pending_rewards, end_reward, reward_day, save_reward_day, count_proofs, count_slashes, keyed_answer,
+      plain_answer, insert_answer, deliver, forget;
 };
 
 reservation_row reservation_of(const cursor& row) {
@@ -385,12 +381,6 @@ public:
     return sql_->checkpoint.query(architecture_id, model_hash).next();
   }
 
-  std::optional<reward_row> same_claim(const reward_row& claim) override {
-    auto row = sql_->same_claim.query(claim.node_id, claim.architecture_id, claim.model_hash,
-                                      claim.step_begin, claim.step_end);
-    return row.next() ? std::optional(reward_of(row)) : std::nullopt;
-  }
-
   std::vector<step_range> overlapping(const std::string& node_id, const std::string& architecture_id,
                                       const step_segment& segment) override {
     std::vector<step_range> ranges;
@@ -401,11 +391,11 @@ public:
     return ranges;
   }
 
-  neuro_amount rewarded_for_proof(const std::string& proof_id) override {
-    neuro_amount sum;
+  std::vector<reward_row> rewards_of_proof(const std::string& proof_id) override {
+    std::vector<reward_row> rows;
     for (auto row = sql_->proof_rewards.query(proof_id); row.next();)
-      sum.atto += row.amount(0).atto; // Each is at most the cap of one proof.
-    return sum;
+      rows.push_back(reward_of(row));
+    return rows;
   }
 
   void insert_reward(reward_row& row, int64_t account_id, uint64_t seq,

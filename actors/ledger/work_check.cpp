@@ -121,9 +121,10 @@ public:
   void check_proofs(bool signatures) {
     statement read(db_,
                    "SELECT proof_id, node_id, wallet, own, type, first_layer, timestamp_us, nonce, epoch_id, "
-                   "uptime_begin_us, accepted, reason, reward, payload, public_key, signature, delegation "
-                   "FROM proofs ORDER BY proof_id");
-    statement rewards(db_, "SELECT amount, created_us FROM rewards WHERE proof_id = ? AND proof_id <> ''");
+                   "uptime_begin_us, accepted, reason, reward, payload, public_key, signature, delegation, "
+                   "refuted FROM proofs ORDER BY proof_id");
+    statement rewards(db_,
+                      "SELECT amount, created_us, state FROM rewards WHERE proof_id = ? AND proof_id <> ''");
     statement receipts(db_, "SELECT proof_id, receipt_id FROM receipts WHERE proof_id IS NOT NULL ORDER BY "
                             "proof_id");
     auto receipt = receipts.query();
@@ -143,6 +144,9 @@ public:
       const bool accepted = row.integer(10) != 0;
       if (accepted != row.text(11).empty())
         add(name + " is neither accepted nor refused");
+      const bool refuted = !row.text(17).empty();
+      if (refuted && !accepted)
+        add(name + " is refuted and was never accepted");
       if (signatures)
         check_signature(row, *proof, name);
 
@@ -153,17 +157,22 @@ public:
           (in_it.size() != proof->receipt_count || merkle_root(std::move(in_it)) != proof->receipts_root))
         add(name + " has other receipts than the book");
 
-      neuro_amount sum, cap;
+      neuro_amount sum, matured, cap;
       const neuro_amount reward = row.amount(12);
       for (auto part = rewards.query(hex); part.next();) {
         sum = checked_add(sum, part.amount(0)).value_or(sum);
         cap = std::max(cap, in_force(part.integer(1)).max_per_proof);
+        const auto state = static_cast<reward_state>(part.integer(2));
+        if (state == reward_state::matured)
+          matured = checked_add(matured, part.amount(0)).value_or(matured);
+        if (refuted && state == reward_state::pending)
+          add(name + " is refuted but has a reward that is pending");
       }
-      if (sum != reward || sum > cap || (!accepted && sum.atto != 0))
+      if ((refuted ? matured : sum) != reward || sum > cap || (!accepted && sum.atto != 0))
         add(name + " says it earned " + to_decimal(reward) + " but its rewards are " + to_decimal(sum));
       auto& of_type = sums[row.integer(4)];
       ++of_type.submitted;
-      of_type.verified += accepted ? 1 : 0;
+      of_type.verified += accepted && !refuted ? 1 : 0;
       of_type.reward = checked_add(of_type.reward, reward).value_or(of_type.reward);
     }
     statement counts(db_, "SELECT type, submitted, verified, reward FROM proof_counts");
@@ -216,6 +225,33 @@ public:
     }
     for (const auto& [key, sum] : days)
       add("the rewards of " + date_text(static_cast<int32_t>(key.first)) + " are not in its sum");
+  }
+
+  /// A voided reward was burned by a transaction of its own, because its proof is refuted, or taken whole by
+  /// a slash.
+  void check_voids() {
+    statement read(db_, "SELECT r.id, r.tx_id, r.proof_id, r.ended_seq IS NULL, t.kind, t.refs, t.amount, "
+                        "r.amount, r.slashed FROM rewards r LEFT JOIN transactions t ON t.seq = r.ended_seq "
+                        "WHERE r.state = 2");
+    statement refuted(db_, "SELECT 1 FROM proofs WHERE proof_id = ? AND refuted <> ''");
+    for (auto row = read.query(); row.next() && going();) {
+      const std::string name = "reward " + std::to_string(row.integer(0));
+      const auto kind = static_cast<transaction_kind>(row.integer(4));
+      if (row.integer(3) != 0 || (kind != transaction_kind::reward_void && kind != transaction_kind::slash)) {
+        add(name + " is voided by no transaction");
+        continue;
+      }
+      if (kind == transaction_kind::slash)
+        continue;
+      ++found.voids;
+      kernels::digest id{};
+      const auto left = checked_sub(row.amount(7), row.amount(8));
+      const std::string refs = "reward:" + std::string(row.text(1)) + ",proof:" + std::string(row.text(2));
+      if (row.text(5) != refs || left != row.amount(6))
+        add(name + " is not what the transaction that voided it says");
+      else if (!from_hex(row.text(2), id.data(), id.size()) || !refuted.query(id).next())
+        add(name + " is voided but its proof is not refuted");
+    }
   }
 
   /// Steps are paid once: ranges of one key do not overlap and are those of their reward.
@@ -355,6 +391,7 @@ work_findings check_work(connection& db, const book_beginning& beginning,
   check.check_epochs();
   check.check_proofs(signatures);
   check.check_rewards();
+  check.check_voids();
   check.check_ranges();
   check.check_commitments();
   return std::move(check.found);

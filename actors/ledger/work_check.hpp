@@ -17,6 +17,7 @@ struct work_findings {
   uint64_t proofs = 0;
   uint64_t commitments = 0;
   uint64_t rewards = 0;    ///< that were minted
+  uint64_t voids = 0;      ///< rewards that were voided because their proof is refuted
   uint64_t signatures = 0; ///< of proofs, verified
 };
 

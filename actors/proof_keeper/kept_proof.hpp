@@ -14,7 +14,9 @@ namespace neuroshard {
 struct kept_proof {
   work_proof proof;
   bool accepted = false;
-  std::string reason; ///< of a refusal
+  std::string reason;       ///< of a refusal
+  std::string refuted;      ///< by what, since it was accepted
+  std::string signed_bytes; ///< the SignedBlob as it was recorded
   std::optional<std::string> preimage;
 };
 

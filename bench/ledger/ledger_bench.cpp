@@ -16,8 +16,10 @@
 #include "actors/ledger/book_check.hpp"
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_reader.hpp"
+#include "actors/ledger/merkle.hpp"
 #include "actors/ledger/sqlite_store.hpp"
 #include "actors/ledger/utc_date.hpp"
+#include "actors/ledger/work_proof.hpp"
 #include "bench/ledger/single_commits.hpp"
 
 #include <caf/actor_system.hpp>
@@ -112,18 +114,27 @@ struct bench_book {
     options.clock = clock;
   }
 
-  /// An open book whose wallet has money, earned in the one way there is: a matured training reward.
+  /// An open book whose wallet has money, earned in the one way there is: a matured proof of training.
   std::unique_ptr<account_book> open() {
     auto book = need(open_book(options));
     need(book->apply(note_checkpoint{architecture, digest{}, 0}));
-    reward_training claim;
-    claim.node_id = options.identity->node_id();
-    claim.architecture_id = architecture;
-    claim.step_begin = 0;
-    claim.step_end = 1;
-    claim.label_tokens = 4'096'000;
-    claim.layers = 1'000;
-    need(book->apply(claim));
+    work_proof proof;
+    proof.chain_id = book->chain_id();
+    proof.node_id = options.identity->node_id();
+    proof.wallet = options.identity->address();
+    proof.timestamp_us = clock->unix_us();
+    proof.nonce = std::string(32, '0');
+    proof.epoch_id = static_cast<uint64_t>(proof.timestamp_us / epoch_us);
+    proof.steps = proof.step_end = 1;
+    proof.label_tokens = 4'096'000;
+    proof.layer_end = 1'000;
+    proof.receipts_root = merkle_root({});
+    proof.model_hash_start = proof.model_hash_end = digest{};
+    proof.architecture_id = architecture;
+    record_proof earned;
+    earned.proof = options.identity->sign_as_node(proof_tag, canonical_payload(proof));
+    earned.segments = {{digest{}, 0, 1}};
+    need(book->apply(earned));
     need(book->commit());
     clock->ahead_us += 700 * us_per_second;
     need(book->run_due());

@@ -102,7 +102,8 @@ std::optional<start_error> take_tool(const std::vector<std::string>& rest, comma
   if (out.what != command::run)
     return bad(fmt::format("{}: cannot be combined with another action", group));
   if (rest.size() > 1 && (rest[1] == "--help" || rest[1] == "-h")) {
-    out.what = command::help;
+    out.what = found->what;
+    out.operands = {"--help"};
     return std::nullopt;
   }
   if (rest.size() < 2 || !has_word(found->verbs, rest[1]))

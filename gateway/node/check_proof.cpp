@@ -1,10 +1,14 @@
 #include "gateway/node/check_proof.hpp"
 
 #include "actors/identity/keys.hpp"
+#include "actors/identity/wallet_file.hpp"
+#include "actors/ledger/account_book.hpp"
 #include "actors/proof_keeper/kept_proof.hpp"
 #include "actors/proof_keeper/proof_repeat.hpp"
 #include "gateway/config/thread_budget.hpp"
+#include "gateway/node/economics.hpp"
 #include "gateway/node/model_group.hpp"
+#include "gateway/node/start_identity.hpp"
 #include "kernels/text/dataset_mirror.hpp"
 #include "kernels/text/shards.hpp"
 #if NEUROSHARD_HAVE_CPU_BACKEND
@@ -16,6 +20,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <ostream>
 
 namespace neuroshard {
@@ -85,6 +90,7 @@ void print_found(std::ostream& out, const std::string& id, const kept_proof& fou
   const auto& proof = found.proof;
   out << "proof:      " << id
       << "\nrecorded:   " << (found.accepted ? "accepted" : "refused: " + found.reason)
+      << (found.refuted.empty() ? "" : ", since then refuted: " + found.refuted)
       << fmt::format("\ntype:       {}\nnode:       {}\nsteps:      {} to {}, {} label tokens\n",
                      to_string(type_of(proof)), proof.node_id, proof.step_begin, proof.step_end,
                      proof.label_tokens);
@@ -146,13 +152,47 @@ start_result<spot_verdict> repeat(const kept_proof& found, const node_config& c,
   return start_error{missing ? exit_code::data_directory : exit_code::fatal, verdict.status().message()};
 }
 
+/// Writes down in the book that a proof is refuted. The caller holds the data directory.
+std::optional<start_error> void_proof(const std::string& id, const kept_proof& found,
+                                      const std::string& refuted_by, const loaded_config& loaded,
+                                      const data_paths& paths, std::ostream& out) {
+  const auto random = system_random();
+  const auto time = system_time();
+  if (!loaded.token)
+    if (auto wallet = read_wallet_file(paths.wallet()); !wallet)
+      return cannot_check(problem_of(wallet.error()).message);
+  auto who = start_identity(loaded, paths, false, *random, time->unix_us() / 1000);
+  if (!who)
+    return who.error();
+  const auto params = economics_from(loaded.config);
+  if (!params)
+    return params.error();
+  auto book = open_book({paths.ledger(), loaded.config.network, *params, who->identity, time});
+  if (!book)
+    return cannot_check(problem_of(book.error()).message);
+  const auto voided = (*book)->apply(void_reward{id, refuted_by});
+  if (!voided)
+    return cannot_check(problem_of(voided.error()).message);
+  const auto offence = (*book)->apply(record_offence{offence_class::failed_spot_check, found.proof.node_id,
+                                                     found.proof.wallet, found.signed_bytes});
+  if (!offence)
+    return cannot_check(problem_of(offence.error()).message);
+  if (auto failed = (*book)->close())
+    return cannot_check(problem_of(failed).message);
+  out << (voided->known_before ? "It was voided before: " : "Voided: ") << to_decimal(voided->burned)
+      << " NEURO of its reward burned, " << to_decimal(voided->matured) << " had matured; slashed "
+      << to_decimal(offence->slashed) << ".\n";
+  return std::nullopt;
+}
+
 } // namespace
 
-int run_check_proof(std::span<const std::string> args, const node_config& c, const data_paths& paths,
+int run_check_proof(std::span<const std::string> args, const loaded_config& loaded, const data_paths& paths,
                     std::ostream& out, std::ostream& err) {
-  kernels::digest id;
-  if (args.size() != 1 || !from_hex(args[0], id.data(), id.size())) {
-    err << "usage: neuroshard ledger check-proof ID, a proof id of 64 hex digits\n";
+  const bool voids = args.size() == 2 && args[1] == "--void";
+  kernels::digest id{};
+  if ((args.size() != 1 && !voids) || !from_hex(args[0], id.data(), id.size())) {
+    err << "usage: neuroshard ledger check-proof ID [--void], a proof id of 64 hex digits\n";
     return static_cast<int>(exit_code::bad_configuration);
   }
   const auto found = find_kept_proof(paths.ledger(), id);
@@ -160,14 +200,37 @@ int run_check_proof(std::span<const std::string> args, const node_config& c, con
     err << problem_of(found.error()).message << '\n';
     return static_cast<int>(exit_code::data_directory);
   }
-  print_found(out, args[0], *found);
-  const auto verdict = repeat(*found, c, paths);
+  const std::string name = kernels::to_hex(id);
+  std::optional<data_dir> held; // Before the step is repeated: a node that runs makes it be in vain.
+  if (voids) {
+    auto opened = data_dir::open(paths.root);
+    if (!opened) {
+      err << "Nothing is voided: " << opened.error().line << ".\n";
+      return static_cast<int>(opened.error().code);
+    }
+    held.emplace(std::move(*opened));
+  }
+  print_found(out, name, *found);
+  const auto verdict = repeat(*found, loaded.config, paths);
   if (!verdict) {
     err << "The proof cannot be checked: " << verdict.error().line << ".\n";
     return static_cast<int>(verdict.error().code);
   }
   print_verdict(out, *verdict);
-  return verdict->refuted.empty() ? 0 : 1;
+  if (verdict->refuted.empty())
+    return 0;
+  if (!voids) {
+    if (found->accepted && found->refuted.empty())
+      out << "The book still counts it as accepted. With the node stopped, --void has it rejected and burns "
+             "what "
+             "is pending of its reward.\n";
+    return 1;
+  }
+  if (const auto failed = void_proof(name, *found, verdict->refuted, loaded, paths, out)) {
+    err << "The proof is not voided: " << failed->line << ".\n";
+    return static_cast<int>(failed->code);
+  }
+  return 1;
 }
 
 } // namespace neuroshard

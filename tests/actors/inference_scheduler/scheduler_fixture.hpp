@@ -80,10 +80,8 @@ inline ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, ledger
         return refund_result{};
       },
       [=](const note_checkpoint&) -> caf::result<checkpoint_noted> { return unset(); },
-      [=](const reward_training&) -> caf::result<reward_result> { return unset(); },
       [=](const keep_commitment&) -> caf::result<commitment_kept> { return unset(); },
       [=](const record_proof&) -> caf::result<proof_result> { return unset(); },
-      [=](const void_reward&) -> caf::result<void_result> { return unset(); },
       [=](const record_receipt&) -> caf::result<receipt_recorded> { return unset(); },
       [=](const record_offence&) -> caf::result<offence_result> { return unset(); },
       [=](const find_response&) -> caf::result<found_response> { return unset(); },

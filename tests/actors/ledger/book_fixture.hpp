@@ -6,9 +6,11 @@
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/ledger/sqlite_store.hpp"
 #include "actors/ledger/utc_date.hpp"
+#include "tests/actors/ledger/record_fixture.hpp"
 #include "tests/support/test.hpp"
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -102,7 +104,7 @@ struct book_fixture {
     return why;
   }
 
-  /// Money to begin with, in the only way there is: training rewards, matured. The multipliers are 1.1
+  /// Money to begin with, in the only way there is: proofs of training, matured. The multipliers are 1.1
   /// (training role).
   void fund(neuro_amount at_least) {
     done(note_checkpoint{architecture, digest_of("funds"), 0});
@@ -116,16 +118,34 @@ struct book_fixture {
         clock->advance_days(1);
     }
   }
-  reward_training claim(uint64_t begin, uint64_t end, uint64_t tokens, uint32_t layers, digest model) const {
-    reward_training what;
-    what.node_id = options.identity->node_id();
-    what.architecture_id = architecture;
-    what.model_hash_start = model;
-    what.step_begin = begin;
-    what.step_end = end;
-    what.label_tokens = tokens;
-    what.layers = layers;
+  /// A proof of training and nothing else: steps [begin, end) from the weights `model`, of so many label
+  /// tokens, on so many layers without embedding and head. Each call makes another proof, of now.
+  work_proof training(uint64_t begin, uint64_t end, uint64_t tokens, uint64_t layers, digest model) {
+    auto proof = good_proof(*options.identity, book->chain_id(), architecture, clock->us + 5 * us_per_second);
+    char nonce[33];
+    std::snprintf(nonce, sizeof nonce, "%032llx", static_cast<unsigned long long>(++proofs_made));
+    proof.nonce = nonce;
+    proof.uptime_ms = 0;
+    proof.label_tokens = tokens;
+    proof.steps = end - begin;
+    proof.step_begin = begin;
+    proof.step_end = end;
+    proof.layer_end = layers;
+    proof.has_embedding = proof.has_lm_head = false;
+    proof.model_hash_start = proof.model_hash_end = model;
+    return proof;
+  }
+  /// What the proof keeper sends for a proof.
+  record_proof recorded(const work_proof& proof, std::string refused = {}) const {
+    record_proof what;
+    what.proof = options.identity->sign_as_node(proof_tag, canonical_payload(proof));
+    what.refused = std::move(refused);
+    if (proof.steps > 0)
+      what.segments = {{proof.model_hash_start.value_or(digest{}), proof.step_begin, proof.step_end}};
     return what;
+  }
+  record_proof claim(uint64_t begin, uint64_t end, uint64_t tokens, uint64_t layers, digest model) {
+    return recorded(training(begin, end, tokens, layers, model));
   }
   std::shared_ptr<ledger_reader> reader() const {
     auto made = ledger_reader::open({options.path, options.identity->address(), clock, options.params, 2});
@@ -142,6 +162,7 @@ struct book_fixture {
   const std::string& me() const { return options.identity->address(); }
 
   uint64_t funded_steps = 0;
+  uint64_t proofs_made = 0;
 };
 
 inline std::string reason_of(const caf::error& e) {

@@ -71,7 +71,8 @@ void model_run::restart() {
     options.params.price_per_token.atto = unit / (one_in(2) ? 10'000 : 7'777);
   }
   // A clock set further back than the newest minute of the book is tried by book_restart_test.cpp.
-  const int64_t newest_minute_end = (head_us / plain_book::minute + 1) * plain_book::minute;
+  const int64_t newest_us = std::max(head_us, plain.last_work_us);
+  const int64_t newest_minute_end = (newest_us / plain_book::minute + 1) * plain_book::minute;
   clock->us = std::max<int64_t>(clock->us, newest_minute_end);
   plain.now_us = clock->us;
   plain.start(
@@ -92,7 +93,7 @@ void model_run::restart() {
 
 void model_run::operation() {
   time_moves();
-  const uint64_t drawn = below(26);
+  const uint64_t drawn = below(30);
   doing = drawn;
   switch (drawn) {
   case 0:
@@ -115,7 +116,7 @@ void model_run::operation() {
   case 12:
   case 13:
   case 14:
-    return reward();
+    return prove();
   case 15:
     return stake();
   case 16:
@@ -135,6 +136,13 @@ void model_run::operation() {
     return let_time_pass();
   case 24:
     return commit();
+  case 25:
+    return one_in(3) ? void_one() : refuse_proof();
+  case 26:
+    return one_in(2) ? offend() : void_one();
+  case 27:
+  case 28:
+    return drive_others();
   default:
     if (one_in(30))
       restart();
@@ -157,7 +165,7 @@ uint64_t number_from(const char* variable, uint64_t otherwise) {
 /// Thousands of starts would fill the log.
 struct quiet_log {
   spdlog::level::level_enum before = spdlog::get_level();
-  quiet_log() { spdlog::set_level(spdlog::level::warn); }
+  quiet_log() { spdlog::set_level(spdlog::level::err); }
   ~quiet_log() { spdlog::set_level(before); }
 };
 

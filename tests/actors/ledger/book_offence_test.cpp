@@ -17,20 +17,17 @@ struct offender : book_fixture {
   record_offence own_offence(offence_class what, std::string evidence) const {
     return by(me(), what, std::move(evidence));
   }
-  /// A reward of 0.33 for the next steps, of a proof or of none.
-  reward_result earn(const std::string& proof_id = {}) {
+  /// A reward of 0.33 for the next steps.
+  proof_result earn() {
     done(note_checkpoint{architecture, model, 0});
-    auto what = claim(static_cast<uint64_t>(claims) * 60, static_cast<uint64_t>(claims + 1) * 60, 60 * 4'096,
-                      10, model);
-    ++claims;
-    what.proof_id = proof_id;
-    return done(what);
+    const auto at = static_cast<uint64_t>(claims++) * 60;
+    return done(claim(at, at + 60, 60 * 4'096, 10, model));
   }
   /// One of 100, as far as a proof goes.
   void earn_much() {
     done(note_checkpoint{architecture, model, 0});
     const auto at = static_cast<uint64_t>(++claims) * 1'000;
-    CHECK(done(claim(at, at + 1, 4'096'000'000ULL, 1'000, model)).amount == 100_neuro);
+    CHECK(done(claim(at, at + 1, 4'096'000'000ULL, 1'000, model)).reward == 100_neuro);
   }
   void pass_s(int64_t seconds) {
     clock->advance_s(seconds);
@@ -155,7 +152,7 @@ TEST_CASE_FIXTURE(offender, "a stake below the minimum after a slash stays locke
   CHECK(stake->multiplier_ppm == 1'000'000);
   CHECK(stake->unlock_day == unlock);
   CHECK(reason_of(refused(unstake_neuro{{}, {}})) == "stake_locked");
-  CHECK(earn().amount == 0.33_neuro);
+  CHECK(earn().reward == 0.33_neuro);
   CHECK(field_of(refused(add_stake{9_neuro, {}})) == "amount");
   CHECK(done(add_stake{10_neuro, {}}).stake.multiplier_ppm == 1'100'000);
   verify(true);
@@ -253,57 +250,146 @@ TEST_CASE_FIXTURE(offender, "malformed offences are refused") {
 TEST_CASE_FIXTURE(offender, "a slash weighs as a hundred refused proofs in the reputation") {
   open();
   fund(100_neuro);
-  // A hundred accepted proofs of this hour.
-  edit_book(("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO "
+  // A hundred accepted proofs of this hour, with that of the funds.
+  edit_book(("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99) INSERT INTO "
              "proofs SELECT "
              "randomblob(32), '', '', 1, 1, NULL, " +
-             std::to_string(clock->us) + ", i, 0, 0, 1, '', zeroblob(16), x'', x'', x'', x'' FROM n")
+             std::to_string(clock->us) + ", i, 0, 0, 1, '', zeroblob(16), x'', x'', x'', x'', '' FROM n")
                 .c_str());
   CHECK(reader()->reward_rate(false, false, true)->reputation_ppm == 1'100'000);
-  CHECK(earn().amount == 0.363_neuro);
+  CHECK(earn().reward == 0.363_neuro);
   done(own_offence(offence_class::refuted_proof, "a"));
   done(own_offence(offence_class::refuted_proof, "only recorded"));
-  CHECK(reader()->reward_rate(false, false, true)->reputation_ppm == 1'050'000);
-  CHECK(earn().amount == 0.3465_neuro);
+  CHECK(reader()->reward_rate(false, false, true)->reputation_ppm == 1'050'248);
+  CHECK(earn().reward == 0.34658184_neuro);
   clock->advance_days(31);
   CHECK(reader()->reward_rate(false, false, true)->reputation_ppm == 1'000'000);
 }
 
-TEST_CASE_FIXTURE(offender, "a refused proof's pending rewards are burned, all of them and once") {
+TEST_CASE_FIXTURE(offender,
+                  "a refuted proof's pending rewards are burned, all of them and once, and it counts as "
+                  "rejected") {
   open();
-  const std::string proof(64, 'a'), other(64, 'b');
-  earn(proof);
-  earn(proof);
-  earn(other);
-  check_own({}, {}, 0.99_neuro);
-  CHECK(done(void_reward{proof}).burned == 0.66_neuro);
-  check_own({}, {}, 0.33_neuro);
-  CHECK(book->totals().burned == 0.66_neuro);
-  CHECK(code_of(refused(void_reward{proof})) == errc::not_found);
-  reopen();
-  CHECK(code_of(refused(void_reward{proof})) == errc::not_found);
-  CHECK(code_of(refused(void_reward{std::string(64, 'c')})) == errc::not_found);
-  CHECK(field_of(refused(void_reward{"no id"})) == "proof_id");
-  CHECK(field_of(refused(void_reward{{}})) == "proof_id");
-  const auto rewards = reader()->history(history_query{10, 0, history_type::reward, {}, {}, {}})->items;
+  fund(1'100_neuro);
+  done(stake_neuro{1'000_neuro, 30, {}});
+  const neuro_amount burned = book->totals().burned, available = book->own().available;
+  auto two_parts = training(0, 60, 60 * 4'096, 10, digest_of("funds"));
+  two_parts.uptime_ms = 60'000;
+  two_parts.step_begin += 1'000;
+  two_parts.step_end += 1'000;
+  const auto what = recorded(two_parts);
+  const auto bad = done(what);
+  CHECK(bad.reward == 0.363121_neuro); // 0.363 and 0.000121
+  const auto good = done(claim(2'000, 2'060, 60 * 4'096, 10, digest_of("funds")));
+  const auto submitted = reader()->proof_stats();
+  const auto voided = done(void_reward{bad.proof_id, "gradient"});
+  CHECK(!voided.known_before);
+  CHECK(voided.burned == bad.reward);
+  CHECK(voided.matured.atto == 0);
+  check_own(available, 1'000_neuro, 0.363_neuro);
+  CHECK(book->totals().burned == *checked_add(burned, bad.reward));
+  // It is shown as rejected, and counted as such.
+  const auto shown = reader()->proofs(100, 0, {});
+  REQUIRE(shown);
+  for (const auto& item : shown->items) {
+    CHECK(item.verified == (item.id != bad.proof_id));
+    CHECK(item.reason == (item.id == bad.proof_id ? "gradient" : ""));
+    if (item.id == bad.proof_id)
+      CHECK(item.reward.atto == 0);
+  }
+  const auto stats = reader()->proof_stats();
+  CHECK(stats->total_submitted == submitted->total_submitted);
+  CHECK(stats->total_verified == submitted->total_verified - 1);
+  CHECK(stats->total_reward == *checked_sub(submitted->total_reward, bad.reward));
+  // Asked again, also later and with another reason: the first answer. Its steps stay paid for.
+  for (const char* reason : {"gradient", "loss"}) {
+    reopen();
+    const auto seq = book->head().seq;
+    const auto again = done(void_reward{bad.proof_id, reason});
+    CHECK(again.known_before);
+    CHECK(again.burned == bad.reward);
+    CHECK(book->head().seq == seq);
+    CHECK(done(what).reward == bad.reward);
+    CHECK(done(what).replayed);
+  }
+  CHECK(done(claim(1'000, 1'060, 60 * 4'096, 10, digest_of("funds"))).reward.atto == 0);
+  CHECK(reader()->proofs(100, 0, {})->items.size() == shown->items.size() + 1);
+  const auto rewards = reader()->history(history_query{3, 0, history_type::reward, {}, {}, {}})->items;
   REQUIRE(rewards.size() == 3);
   CHECK(rewards[0].status == history_status::pending);
   CHECK(rewards[1].status == history_status::failed);
   CHECK(rewards[2].status == history_status::failed);
   pass_s(660);
-  check_own(0.33_neuro, {}, {});
-  CHECK(code_of(refused(void_reward{other})) == errc::not_found); // matured
+  check_own(*checked_add(available, good.reward), 1'000_neuro, {});
+  // What has matured is out of reach; the proof is rejected all the same.
+  const auto late = done(void_reward{good.proof_id, "loss"});
+  CHECK(late.burned.atto == 0);
+  CHECK(late.matured == good.reward);
+  check_own(*checked_add(available, good.reward), 1'000_neuro, {});
+  CHECK(reader()->proof_stats()->total_verified == submitted->total_verified - 1); // one more was accepted
+  verify(true);
+}
+
+TEST_CASE_FIXTURE(offender, "what cannot be voided is told apart") {
+  open();
+  CHECK(code_of(refused(void_reward{std::string(64, 'c'), "loss"})) == errc::not_found);
+  CHECK(field_of(refused(void_reward{"no id", "loss"})) == "proof_id");
+  CHECK(field_of(refused(void_reward{{}, "loss"})) == "proof_id");
+  for (const auto& reason : {std::string(), std::string("two words"), std::string(65, 'a')})
+    CHECK(field_of(refused(void_reward{std::string(64, 'c'), reason})) == "reason");
+  done(note_checkpoint{architecture, model, 0});
+  const auto never = done(recorded(training(0, 60, 4'096, 1, model), "rate"));
+  CHECK(reason_of(refused(void_reward{never.proof_id, "loss"})) == "refused");
 }
 
 TEST_CASE_FIXTURE(offender, "voiding burns what a slash has left of the reward") {
   options.params.slash_invalid_proof = 0.1_neuro;
   open();
-  const std::string proof(64, 'a');
-  earn(proof);
+  const auto proof = earn().proof_id;
   CHECK(done(own_offence(offence_class::refuted_proof, "a")).slashed == 0.1_neuro);
-  CHECK(done(void_reward{proof}).burned == 0.23_neuro);
+  CHECK(done(void_reward{proof, "loss"}).burned == 0.23_neuro);
   check_own({}, {}, {});
   CHECK(book->totals().burned == 0.33_neuro);
+}
+
+TEST_CASE_FIXTURE(offender, "a refuted proof weighs as a rejected one in the reputation") {
+  open();
+  done(note_checkpoint{architecture, model, 0});
+  std::string last;
+  for (uint64_t n = 0; n < 100; ++n)
+    last = done(claim(n, n + 1, 4'096, 1, model)).proof_id;
+  CHECK(reader()->reward_rate(false, false, true)->reputation_ppm == 1'100'000);
+  CHECK(done(claim(100, 160, 60 * 4'096, 10, model)).reward == 0.363_neuro);
+  done(void_reward{last, "loss"});
+  // 100 of 101.
+  CHECK(reader()->reward_rate(false, false, true)->reputation_ppm == 1'099'009);
+  CHECK(done(claim(200, 260, 60 * 4'096, 10, model)).reward == *from_atto_text("362672970000000000"));
+  verify();
+}
+
+TEST_CASE_FIXTURE(offender, "any edit of what a refuted proof left in the file is found") {
+  open();
+  const auto proof = earn().proof_id;
+  earn();
+  done(void_reward{proof, "loss"});
+  REQUIRE(!book->close());
+  book.reset();
+  verify(true);
+  const std::string clean = folder + "/clean.db";
+  std::filesystem::copy_file(options.path, clean);
+  for (const char* sql :
+       {"UPDATE proofs SET refuted = ''", "UPDATE proofs SET refuted = 'loss'",
+        "UPDATE proofs SET reward = (SELECT max(amount) FROM rewards)",
+        "UPDATE proof_counts SET verified = 2", "UPDATE rewards SET state = 1 WHERE state = 2",
+        "UPDATE rewards SET state = 0", "UPDATE rewards SET ended_seq = NULL",
+        "UPDATE rewards SET ended_seq = 1 WHERE state = 2"}) {
+    CAPTURE(sql);
+    edit_book(sql);
+    const auto found = verify_book(options.path, false);
+    REQUIRE(found);
+    CHECK(!found->faults.empty());
+    std::filesystem::copy_file(clean, options.path, std::filesystem::copy_options::overwrite_existing);
+  }
 }
 
 TEST_CASE_FIXTURE(offender, "any edit of an offence in the file is found") {

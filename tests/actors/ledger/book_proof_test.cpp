@@ -137,7 +137,7 @@ TEST_CASE_FIXTURE(proof_fixture, "steps redone after a crash are paid once, whoe
   CHECK(redone.steps_rewarded == 2);
   CHECK(redone.reward.atto == first.reward.atto / 2);
   CHECK(done(recorded(trained(101))).reward.atto == 0);
-  CHECK(done(claim(100, 106, 1'000, 6, model)).amount.atto == 0);
+  CHECK(done(claim(100, 106, 1'000, 6, model)).reward.atto == 0);
   CHECK(done(recorded(trained(106))).steps_rewarded == 4);
   verify(true);
 }

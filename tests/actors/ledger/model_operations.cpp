@@ -1,9 +1,8 @@
 // What the model test does to the book and to the reference: one function an operation.
 #include "tests/actors/ledger/model_run.hpp"
 
+#include <algorithm>
 #include <array>
-#include <iterator>
-#include <tuple>
 
 namespace neuroshard::testing {
 
@@ -100,6 +99,7 @@ void model_run::reserve() {
   std::erase_if(plain.holds, [&](const auto& each) {
     return each.first + ids_in_reach < next_id && each.second.state != hold::open;
   });
+  std::erase_if(plain.receipts, [&](const auto& each) { return each.first.first + ids_in_reach < next_id; });
 }
 
 void model_run::settle() {
@@ -122,6 +122,13 @@ void model_run::settle() {
     const uint64_t counted = below(1'000);
     what.workers.push_back({one_in(8) ? "" : anybody(), counted, below(counted + 1), ""});
   }
+  for (const auto& helper : helpers)
+    if (const auto done = plain.receipts.find({number, helper.address()}); done != plain.receipts.end()) {
+      const auto& by = done->second;
+      const uint64_t counted = by.work + below(50), credited = one_in(40) ? by.work + 1 : below(by.work + 1);
+      what.workers.push_back({by.address, std::max(counted, credited), credited, by.receipt_id});
+      fine = fine && credited <= by.work; // more than its receipt says
+    }
   if (one_in(50)) {
     what.workers.push_back({me(), 5, 6, ""}); // credited with more than was counted
     fine = false;
@@ -153,7 +160,8 @@ void model_run::settle() {
     work += worker.counted_work;
   for (const auto& worker : what.workers)
     if (work > 0)
-      pay(worker.address, rest * 70 / 100 * worker.credited_work / work, held, paid);
+      pay(worker.address, rest * 70 / 100 * worker.credited_work / work, held, paid,
+          !worker.receipt_id.empty());
   held.burned = held.cost - paid;
   held.end_transaction = settled->transaction_id;
   plain.burned += held.burned;
@@ -175,63 +183,6 @@ void model_run::refund() {
   REQUIRE(back->refunded.atto == held->second.amount);
   if (held->second.state == hold::open)
     plain.refund(held->second);
-}
-
-/// Ranges that overlap at random, until a checkpoint's steps are paid and the next one is noted.
-void model_run::reward() {
-  const auto hash = [](uint64_t model) { return digest_of("model " + std::to_string(model)); };
-  if (plain.claims.empty() || one_in(400)) {
-    if (!plain.claims.empty()) {
-      ++plain.model;
-      plain.claims.clear();
-      plain.paid_steps.assign(plain_book::steps_of_model, false);
-    }
-    REQUIRE(book->apply(note_checkpoint{architecture, hash(plain.model), plain.model}));
-  }
-  const uint64_t begin = below(plain_book::steps_of_model - 30), steps = 1 + below(30);
-  const uint64_t tokens = 1 + below(3'000'000) * 1'000;
-  auto what = claim(begin, begin + steps, tokens, 100, hash(plain.model));
-  if (!plain.claims.empty() && one_in(5)) {
-    const auto old = std::next(plain.claims.begin(), static_cast<ptrdiff_t>(below(plain.claims.size())));
-    std::tie(what.step_begin, what.step_end) = old->first;
-  }
-  if (one_in(50)) {
-    what.model_hash_start = hash(plain.model + 1);
-    const auto refused = book->apply(what);
-    REQUIRE(!refused);
-    REQUIRE(reason_of(refused.error()) == "unknown_checkpoint");
-    return;
-  }
-  const auto got = book->apply(what);
-  REQUIRE(got);
-  const auto range = std::pair(what.step_begin, what.step_end);
-  if (const auto old = plain.claims.find(range); old != plain.claims.end()) {
-    REQUIRE(got->replayed);
-    REQUIRE(got->amount.atto == old->second.amount);
-    REQUIRE(got->steps_rewarded == old->second.steps);
-    ++replays;
-    return;
-  }
-  REQUIRE(!got->replayed);
-  uint64_t fresh = 0;
-  for (uint64_t step = what.step_begin; step < what.step_end; ++step) {
-    fresh += plain.paid_steps[step] ? 0 : 1;
-    plain.paid_steps[step] = true;
-  }
-  REQUIRE(got->steps_rewarded == fresh);
-  if (fresh == 0)
-    return;
-  const u128 full = plain.worth(tokens, what.step_end - what.step_begin, fresh, options.params);
-  const u128 amount = std::min(full, plain.cap());
-  REQUIRE(got->amount.atto == amount);
-  REQUIRE(got->capped == (amount < full));
-  plain.claims[range] = {amount, fresh};
-  plain.minted += amount;
-  plain.minted_on[plain.today()] += amount;
-  if (amount > 0) {
-    plain.rewards.push_back({amount, plain.now_us + 600 * plain_book::second});
-    ++plain.transactions;
-  }
 }
 
 void model_run::stake() {

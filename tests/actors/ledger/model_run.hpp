@@ -2,7 +2,9 @@
 
 #include "tests/actors/ledger/book_fixture.hpp"
 #include "tests/actors/ledger/plain_book.hpp"
+#include "tests/actors/ledger/receipt_fixture.hpp"
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -33,6 +35,7 @@ struct model_run : book_fixture {
   int64_t head_us = 0;    ///< of the newest transaction that a kill leaves
   uint64_t next_id = 0;
   std::vector<std::string> friends;
+  const std::array<node_identity, 2> helpers = {identity_of("helper-one"), identity_of("helper-two")};
   uint64_t doing = 0; ///< the case of `operation`
   uint64_t kills = 0, replays = 0, refusals = 0;
 
@@ -112,7 +115,13 @@ struct model_run : book_fixture {
   void reserve();
   void settle();
   void refund();
-  void reward();
+  void prove();
+  void refuse_proof();
+  void void_one();
+  void offend();
+  void drive_others();
+  u128 mint(const std::string& proof, u128 full, u128 of_proof);
+  digest work_for_other();
   void stake();
   void add_more();
   void extend();
@@ -128,10 +137,14 @@ struct model_run : book_fixture {
   /// A number of a request: mostly new ones are made by `reserve`, here an old one or one never used.
   uint64_t some_id() { return next_id - std::min(next_id, below(ids_in_reach)); }
   static std::string id_of(uint64_t number) { return "inf_" + std::to_string(number); }
-  void pay(const std::string& to, u128 amount, hold& by, u128& paid) {
-    if (to != me())
+  void pay(const std::string& to, u128 amount, hold& by, u128& paid, bool with_receipt = false) {
+    if (to != me() && !with_receipt)
       return; // Another wallet's part is burned without a receipt.
     paid += amount;
+    if (to != me()) {
+      plain.others[to] += amount;
+      return;
+    }
     plain.available += amount;
     by.earned += amount;
   }

@@ -32,10 +32,31 @@ struct plain_book {
   struct waiting {
     u128 amount = 0;
     int64_t due_us = 0;
+    std::string proof; ///< of a reward
   };
-  struct claim {
-    u128 amount = 0;
+  /// A proof that is remembered, to be sent, or voided, again.
+  struct proven {
+    record_proof what;
+    std::string id;
+    u128 reward = 0;
     uint64_t steps = 0;
+    bool refuted = false;
+    u128 burned = 0, matured = 0;
+  };
+  struct weighed_proof {
+    int64_t timestamp_us = 0;
+    bool accepted = false;
+    std::string id;
+  };
+  struct offence {
+    record_offence what;
+    std::string transaction;
+    u128 slashed = 0;
+  };
+  /// What another node did in one generation, counter-signed.
+  struct work_of_other {
+    std::string address, receipt_id, worker_blob, driver_blob;
+    uint64_t work = 0;
   };
   struct lock {
     int32_t start = 0, unlock = 0;
@@ -65,7 +86,14 @@ struct plain_book {
   std::vector<waiting> rewards, unstakes;
   uint64_t model = 0; ///< the newest noted checkpoint
   std::vector<bool> paid_steps = std::vector<bool>(steps_of_model);
-  std::map<std::pair<uint64_t, uint64_t>, claim> claims; ///< of this model, by range
+  bool model_noted = false;
+  std::vector<proven> proofs;            ///< the newest
+  std::vector<weighed_proof> all_proofs; ///< of two months
+  std::vector<offence> offences;         ///< the newest
+  std::vector<int64_t> slashes;          ///< when; of two months
+  std::map<offence_class, int64_t> last_slash_us;
+  std::map<std::pair<uint64_t, std::string>, work_of_other> receipts; ///< by request and wallet
+  int64_t last_work_us = 0; ///< of the newest accepted proof or confirmed receipt
   std::map<int32_t, u128> minted_on;
   std::optional<lock> locked;
   std::vector<answer> answers;
@@ -107,6 +135,8 @@ struct plain_book {
   void release(std::vector<waiting>& list) {
     std::erase_if(list, [&](const waiting& each) {
       const bool due = each.due_us <= now_us;
+      for (auto& one : proofs)
+        one.matured += due && one.id == each.proof ? each.amount : 0;
       available += due ? each.amount : 0;
       transactions += due ? 1 : 0;
       return due;
@@ -163,16 +193,62 @@ struct plain_book {
     return amount > 0 && rest_fits && (!locked || today() >= locked->unlock);
   }
 
-  /// What the steps that were not paid before are worth.
-  u128 worth(uint64_t tokens, uint64_t steps, uint64_t fresh, const economics_params& params) const {
-    u128 amount = static_cast<u128>(tokens) * fresh / steps * 100 * (unit / 2'000) / 4'096;
-    amount = amount * rules::stake_multiplier_ppm(params, {staked}) / 1'000'000;
-    return amount * 11 / 10; // the role of training, 1.1; no reputation, no scarcity
+  /// What the steps that were not paid before are worth, and a minute's part.
+  static u128 worth(uint64_t tokens, uint64_t steps, uint64_t fresh, uint64_t layers) {
+    return static_cast<u128>(tokens) * fresh / steps * layers * (unit / 2'000) / 4'096;
   }
-  u128 cap() const {
+  static u128 worth_of_uptime(uint64_t ms) { return unit / 10'000 * ms / 60'000; }
+  /// All multipliers of a proof, one cut-off after another.
+  u128 multiplied(u128 amount, uint64_t tenths_of_role, uint64_t scarcity_ppm,
+                  const economics_params& params) {
+    amount = amount * rules::stake_multiplier_ppm(params, {staked}) / 1'000'000;
+    amount = amount * tenths_of_role / 10;
+    std::erase_if(all_proofs, [&](const auto& each) { return each.timestamp_us < now_us - 60 * day; });
+    std::erase_if(slashes, [&](int64_t at) { return at < now_us - 60 * day; });
+    uint64_t accepted = 0, all = 0, slashed = 0;
+    for (const auto& each : all_proofs) {
+      const bool counts = each.timestamp_us >= now_us - 30 * day;
+      all += counts ? 1 : 0;
+      accepted += counts && each.accepted ? 1 : 0;
+    }
+    for (const int64_t at : slashes)
+      slashed += at >= now_us - 30 * day ? 1 : 0;
+    if (all >= 100)
+      amount = amount * (1'000'000 + 100'000 * accepted / (all + 100 * slashed)) / 1'000'000;
+    return amount * scarcity_ppm / 1'000'000;
+  }
+
+  /// Takes up to `most` away: staked, cooling, maturing, available. What was taken.
+  u128 slash(u128 most) {
+    u128 rest = most;
+    const auto from = [&](u128& there) {
+      const u128 part = std::min(rest, there);
+      rest -= part;
+      there -= part;
+      return part;
+    };
+    const bool had_stake = staked > 0;
+    from(staked);
+    if (had_stake && staked == 0)
+      locked.reset();
+    for (auto* list : {&unstakes, &rewards}) {
+      std::stable_sort(list->begin(), list->end(),
+                       [](const auto& a, const auto& b) { return a.due_us < b.due_us; });
+      for (auto& each : *list)
+        from(each.amount);
+      std::erase_if(*list, [](const waiting& each) { return each.amount == 0; });
+    }
+    from(available);
+    burned += most - rest;
+    ++transactions;
+    return most - rest;
+  }
+  /// What a further part of a proof may be, which has earned so much.
+  u128 cap(u128 of_proof) const {
     const auto so_far = minted_on.find(today());
     const u128 today_minted = so_far == minted_on.end() ? 0 : so_far->second;
-    return std::min(100 * unit, 10'000 * unit - std::min(10'000 * unit, today_minted));
+    return std::min(100 * unit - std::min(100 * unit, of_proof),
+                    10'000 * unit - std::min(10'000 * unit, today_minted));
   }
 
   // -- repeated requests

@@ -11,7 +11,6 @@ namespace neuroshard::testing {
 /// A book whose node proves its work.
 struct proof_fixture : book_fixture {
   digest model = digest_of("model");
-  uint64_t proofs_made = 0;
 
   proof_fixture() {
     open();
@@ -34,14 +33,6 @@ struct proof_fixture : book_fixture {
     proof.model_hash_start = proof.model_hash_end = proof.gradient_commitment = proof.data_hash = {};
     proof.gradient_norm_e6 = proof.loss_e6 = {};
     return proof;
-  }
-  record_proof recorded(const work_proof& proof, std::string refused = {}) const {
-    record_proof what;
-    what.proof = options.identity->sign_as_node(proof_tag, canonical_payload(proof));
-    what.refused = std::move(refused);
-    if (proof.steps > 0)
-      what.segments = {{proof.model_hash_start.value_or(digest{}), proof.step_begin, proof.step_end}};
-    return what;
   }
   /// The minute after this one; what is due is done.
   void next_minute(int64_t seconds = 60) {

@@ -141,8 +141,8 @@ TEST_CASE_FIXTURE(two_nodes, "what no receipt's bytes can be is refused, though 
   CHECK(sent(good + std::string("\x38\x02", 2)) == errc::invalid_request); // embedding = 2
   CHECK(sent(good + std::string("\x28\x80\x80\x80\x80\x10", 6)) == errc::invalid_request); // begin = 2^32
   CHECK(sent(good + std::string("\x72\x01\x00", 3)) == errc::invalid_request);             // a short nonce
-  CHECK(sent(good + std::string("\x08\x01", 2)) == errc::invalid_request);             // a number for a text
-  CHECK(sent(good + std::string("\x7d\x00\x00\x00\x00", 5)) == errc::invalid_request); // fixed32
+  CHECK(sent(good + std::string("\x08\x01", 2)) == errc::invalid_request); // a number for a text
+  CHECK(sent(good + std::string("\x7b\x7c", 2)) == errc::invalid_request); // a group
   std::string padded = good;
   wire::put_bytes(padded, 99, std::string(receipt_bytes_max, 'x'));
   CHECK(sent(padded) == errc::invalid_request);

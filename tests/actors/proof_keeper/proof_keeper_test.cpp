@@ -66,6 +66,7 @@ struct keeper_fixture
   trainer_actor trainer;
   proof_keeper_actor keeper;
   uint64_t next_step = 0;
+  int64_t began_us = 0;
 
   /// Opens the book, with as much stake, and starts everything.
   void begin(neuro_amount stake = {}) {
@@ -75,6 +76,7 @@ struct keeper_fixture
       done(stake_neuro{stake, 30, {}});
     }
     done(note_checkpoint{architecture, digest_of("weights"), 0});
+    began_us = clock->us;
     how.params = options.params;
     how.chain_id = book->chain_id();
     how.architecture_id = architecture;
@@ -111,8 +113,9 @@ struct keeper_fixture
     work.batch_size = 4;
     work.seq_len = 256;
   }
+  /// Those made since then.
   std::vector<recent_proof> proofs() {
-    auto found = at->recent_proofs(0);
+    auto found = at->recent_proofs(began_us);
     REQUIRE(found);
     return *found;
   }

@@ -39,13 +39,11 @@ inline ledger_actor::behavior_type rewarding_ledger(ledger_actor::pointer, std::
         s->noted.push_back(n);
         return checkpoint_noted{};
       },
-      [=](const reward_training&) -> caf::result<reward_result> { return unset(); },
       [=](const keep_commitment& c) -> caf::result<commitment_kept> {
         s->preimages.push_back(c.preimage);
         return commitment_kept{kernels::sha256::of(std::string_view(c.preimage))};
       },
       [=](const record_proof&) -> caf::result<proof_result> { return unset(); },
-      [=](const void_reward&) -> caf::result<void_result> { return unset(); },
       [=](const record_receipt&) -> caf::result<receipt_recorded> { return unset(); },
       [=](const record_offence&) -> caf::result<offence_result> { return unset(); },
       [=](const find_response&) -> caf::result<found_response> { return unset(); },

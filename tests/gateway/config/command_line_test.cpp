@@ -103,7 +103,10 @@ TEST_CASE("offline tools get their own arguments") {
   CHECK(list.operands == std::vector<std::string>{"list"});
   CHECK(parsed({"wallet", "sign", "--", "--data-dir"}).operands ==
         std::vector<std::string>{"sign", "--", "--data-dir"});
-  CHECK(parsed({"ledger", "--help"}).what == command::help);
+  CHECK(parsed({"ledger", "--help"}).what == command::ledger_tool);
+  const command_line help = parsed({"wallet", "-h"});
+  CHECK(help.what == command::wallet_tool);
+  CHECK(help.operands == std::vector<std::string>{"--help"});
 }
 
 TEST_CASE("what is wrong is named in one line") {

@@ -92,10 +92,8 @@ ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, std::shared_p
       [refused](const settle_inference&) -> caf::result<settle_result> { return refused("unused"); },
       [refused](const refund_inference&) -> caf::result<refund_result> { return refused("unused"); },
       [refused](const note_checkpoint&) -> caf::result<checkpoint_noted> { return refused("unused"); },
-      [refused](const reward_training&) -> caf::result<reward_result> { return refused("unused"); },
       [refused](const keep_commitment&) -> caf::result<commitment_kept> { return refused("unused"); },
       [refused](const record_proof&) -> caf::result<proof_result> { return refused("unused"); },
-      [refused](const void_reward&) -> caf::result<void_result> { return refused("unused"); },
       [refused](const record_receipt&) -> caf::result<receipt_recorded> { return refused("unused"); },
       [refused](const record_offence&) -> caf::result<offence_result> { return refused("unused"); },
       [script](const find_response& f) -> caf::result<found_response> {
