@@ -28,6 +28,7 @@ constexpr auto inference_patience = seconds(11); // 10 s to finish, then settled
 constexpr auto peers_patience = seconds(1);
 constexpr auto ledger_patience = seconds(2);
 constexpr auto least_patience = milliseconds(100);
+constexpr auto ending_patience = seconds(1); // after stop_budget, for the actors to end
 
 std::string text_of(const caf::error& why) {
   return problem_of(why).message;
@@ -212,12 +213,12 @@ milliseconds supervisor_state::patience(milliseconds most, milliseconds kept) co
 }
 
 template <class Front, class Message>
-void supervisor_state::stop_stage(pointer self, const Front& whom, milliseconds within, Message message,
-                                  void (supervisor_state::*next)(pointer)) {
+void supervisor_state::stop_stage(pointer self, const char* who, const Front& whom, milliseconds within,
+                                  Message message, void (supervisor_state::*next)(pointer)) {
   auto go_on = [self, next] { (self->state.*next)(self); };
-  self->request(whom, within, std::move(message)).then(go_on, [go_on](const caf::error& why) {
+  self->request(whom, within, std::move(message)).then(go_on, [go_on, who](const caf::error& why) {
     if (code_of(why) != errc::not_ready) // it was not running
-      log::warn(name, "stop-goes-on why=\"{}\"", text_of(why));
+      log::warn(name, "stop-goes-on without={} why=\"{}\"", who, text_of(why));
     go_on();
   });
 }
@@ -225,27 +226,28 @@ void supervisor_state::stop_stage(pointer self, const Front& whom, milliseconds 
 void supervisor_state::stop_inference(pointer self) {
   stop_deadline_us = time->steady_us() + std::chrono::microseconds(stop_budget).count();
   caf::anon_send(actors.telemetry, state_changed{node_state::draining});
-  stop_stage(self, actors.scheduler, patience(inference_patience, {}), drain_atom_v,
+  stop_stage(self, "inference_scheduler", actors.scheduler, patience(inference_patience, {}), drain_atom_v,
              &supervisor_state::stop_trainer);
 }
 
 void supervisor_state::stop_trainer(pointer self) {
-  stop_stage(self, actors.trainer, patience(stop_budget, peers_patience + ledger_patience), stop_training{},
-             &supervisor_state::stop_checkpointer);
+  stop_stage(self, "trainer", actors.trainer, patience(stop_budget, peers_patience + ledger_patience),
+             stop_training{}, &supervisor_state::stop_checkpointer);
 }
 
 void supervisor_state::stop_checkpointer(pointer self) {
-  stop_stage(self, actors.checkpointer, patience(stop_budget, peers_patience + ledger_patience), drain_atom_v,
+  stop_stage(self, "checkpointer", actors.checkpointer,
+             patience(stop_budget, peers_patience + ledger_patience), drain_atom_v,
              &supervisor_state::leave_peers);
 }
 
 void supervisor_state::leave_peers(pointer self) {
-  stop_stage(self, actors.peers, patience(peers_patience, ledger_patience), leave_atom_v,
+  stop_stage(self, "peer_manager", actors.peers, patience(peers_patience, ledger_patience), leave_atom_v,
              &supervisor_state::close_ledger);
 }
 
 void supervisor_state::close_ledger(pointer self) {
-  stop_stage(self, actors.ledger, patience(ledger_patience, {}), drain_atom_v,
+  stop_stage(self, "ledger", actors.ledger, patience(ledger_patience, {}), drain_atom_v,
              &supervisor_state::end_children);
 }
 
@@ -254,7 +256,19 @@ void supervisor_state::end_children(pointer self) {
     for (const auto& [address, who] : g->alive)
       if (auto handle = caf::actor_cast<caf::actor>(address))
         caf::anon_send_exit(handle, caf::exit_reason::user_shutdown);
+  // What is detached may be held up by the disk; it has what is left of the time to come back.
+  self->delayed_send(self, patience(stop_budget, {}) + ending_patience, tick_atom_v);
   end_if_alone(self);
+}
+
+/// The end of the stop's time: says who has not ended. The process leaves without them.
+void supervisor_state::leave_behind() {
+  std::string who;
+  for (const auto& g : groups)
+    for (const auto& [address, member] : g.alive)
+      who += (who.empty() ? "" : ", ") + member;
+  if (stopped.pending())
+    stopped.deliver(refuse(errc::timeout, who + " did not end in time"));
 }
 
 void supervisor_state::end_if_alone(pointer self) {
@@ -305,6 +319,7 @@ supervisor_actor::behavior_type supervisor(supervisor_state::pointer self, node_
         return stopped;
       },
       [self](const renew_group& which) { self->state.renew(self, which.name); },
+      [self](tick_atom) { self->state.leave_behind(); },
       [self](status_atom) -> actor_status {
         actor_status status{self->state.name, actor_status::health::ok, "", {}};
         for (const auto& g : self->state.groups) {

@@ -58,8 +58,8 @@ struct supervisor_state {
   // The stages of a clean end, each calling the next whatever its outcome, and together bounded.
   std::chrono::milliseconds patience(std::chrono::milliseconds most, std::chrono::milliseconds kept) const;
   template <class Front, class Message>
-  void stop_stage(pointer self, const Front& whom, std::chrono::milliseconds within, Message message,
-                  void (supervisor_state::*next)(pointer));
+  void stop_stage(pointer self, const char* who, const Front& whom, std::chrono::milliseconds within,
+                  Message message, void (supervisor_state::*next)(pointer));
   void stop_inference(pointer self);
   void stop_trainer(pointer self);
   void stop_checkpointer(pointer self);
@@ -67,6 +67,7 @@ struct supervisor_state {
   void close_ledger(pointer self);
   void end_children(pointer self);
   void end_if_alone(pointer self);
+  void leave_behind();
 };
 
 /// Scheduled; never blocks.

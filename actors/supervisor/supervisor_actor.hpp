@@ -72,7 +72,8 @@ struct renew_group {
 };
 
 /// Brings the node to a clean end: inference finished or settled, trainer at a step boundary, checkpoint,
-/// peers told, ledger closed. Answers when every child has ended.
+/// peers told, ledger closed. Answers when every child has ended; errc::timeout after 27 s, with the names of
+/// those that have not.
 struct stop_node {};
 
 } // namespace neuroshard
@@ -91,6 +92,8 @@ namespace neuroshard {
 
 using supervisor_actor =
     caf::typed_actor<caf::replies_to<start_group>::with<void>, caf::replies_to<stop_node>::with<void>,
-                     caf::reacts_to<renew_group>, caf::replies_to<status_atom>::with<actor_status>>;
+                     caf::reacts_to<renew_group>,
+                     caf::reacts_to<tick_atom>, // from itself: the time of a stop is over
+                     caf::replies_to<status_atom>::with<actor_status>>;
 
 } // namespace neuroshard

@@ -481,7 +481,10 @@ void node::begin_stop(int signal) {
       self->request(supervisor_, std::chrono::seconds(28), stop_node{})
           .receive([] {},
                    [this](const caf::error& why) {
-                     log::error("node", "unclean-stop why=\"{}\"", problem_of(why).message);
+                     log::error("node",
+                                "unclean-stop why=\"{}; leaving without it, the next start goes on from "
+                                "the last checkpoint\"",
+                                problem_of(why).message);
                      hangs_ = true;
                      exit_status_ = static_cast<int>(exit_code::fatal);
                    });

@@ -20,7 +20,8 @@ struct script {
   bool restore_fails = false;
   bool restore_waits = false; ///< its answers come from the test, also when who was asked has died meanwhile
   bool worker_dies_at_refresh = false;
-  bool deaf = false; ///< nobody answers what belongs to a stop
+  bool deaf = false;  ///< nobody answers what belongs to a stop
+  bool stays = false; ///< the checkpointer does not end, as one that a disk holds up
   std::vector<caf::response_promise> unanswered;
   int spawned_workers = 0;
   vault_actor vault;
@@ -73,6 +74,10 @@ vault_actor::behavior_type scripted_vault(vault_actor::pointer self, script* s) 
           }};
 }
 caf::behavior scripted_checkpointer(caf::event_based_actor* self, script* s) {
+  self->set_exit_handler([self, s](caf::exit_msg& end) {
+    if (!s->stays)
+      self->quit(end.reason);
+  });
   return {[s, self](const restore_latest&) -> caf::result<restored> {
             s->seen.push_back("restore");
             if (s->restore_waits)
@@ -322,4 +327,22 @@ TEST_CASE_FIXTURE(fixture,
     sched.run();
   }
   stopped.receive([] {}, [&](const caf::error& e) { FAIL(sys.render(e)); });
+}
+
+TEST_CASE_FIXTURE(fixture, "a stop that somebody does not end for says who, once its time is over") {
+  CHECK(start(base()) == errc::ok);
+  CHECK(start(model()) == errc::ok);
+  s.stays = true;
+  auto stopped = self->request(super, caf::infinite, stop_node{});
+  for (int seconds = 0; seconds < 27; ++seconds) {
+    sched.run();
+    clock->advance_s(1);
+    sched.advance_time(std::chrono::seconds(1));
+  }
+  sched.run();
+  stopped.receive([] { FAIL("it has not ended"); },
+                  [&](const caf::error& e) {
+                    CHECK(code_of(e) == errc::timeout);
+                    CHECK(problem_of(e).message == "checkpointer did not end in time");
+                  });
 }
