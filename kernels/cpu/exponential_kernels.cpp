@@ -50,13 +50,22 @@ HWY_INLINE float_vec sigmoid_for(float_vec z, const T*) {
   return sigmoid(z);
 }
 
-/// Asks for the beginning of a row, as what the hardware fetches ahead ends with a page: gate and up are
-/// usually columns of one matrix, so that each of their rows begins in another.
+/// What is asked for while row t is worked on: the row after it or, where rows are long, what lies 2 KiB
+/// further on. What the hardware fetches ahead ends with a page or a row, and gate and up are usually columns
+/// of one matrix, so that their rows are pieces far apart, up following gate.
 template <class T>
-HWY_INLINE void fetch_row(const T* row, int64_t width) {
-  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t i = 0; i < std::min(width, 8 * line); i += line)
-    hwy::Prefetch(row + i);
+HWY_INLINE const T* ahead_of(const tensor& x, int64_t t) {
+  constexpr int64_t short_row = 4096 / static_cast<int64_t>(sizeof(T));
+  return x.shape[1] > short_row ? row_of<T>(x, t) + short_row / 2
+                                : row_of<T>(x, std::min(t + 1, x.shape[0] - 1));
+}
+
+/// Asks for a cache line of bf16 or two of f32.
+template <class T>
+HWY_INLINE void fetch_two(const T* p) {
+  hwy::Prefetch(p);
+  if constexpr (sizeof(T) == 4)
+    hwy::Prefetch(p + lanes());
 }
 
 template <class T>
@@ -67,13 +76,13 @@ HWY_INLINE void swiglu_of(const swiglu_args& a, int64_t first, int64_t last) {
     const T* gate = row_of<T>(a.gate, t);
     const T* up = row_of<T>(a.up, t);
     T* out = row_of<T>(a.out, t);
-    if (t + 1 < last) {
-      fetch_row(row_of<T>(a.gate, t + 1), width);
-      fetch_row(row_of<T>(a.up, t + 1), width);
-    }
+    const T* next_gate = ahead_of<T>(a.gate, t);
+    const T* next_up = ahead_of<T>(a.up, t);
     const auto value = [&](float_vec z, float_vec u) { return hn::Mul(hn::Mul(z, sigmoid_for(z, out)), u); };
     int64_t i = 0;
     for (; i + 2 * l <= width; i += 2 * l) {
+      fetch_two(next_gate + i);
+      fetch_two(next_up + i);
       float_vec z0, z1, u0, u1;
       load_two(gate + i, z0, z1);
       load_two(up + i, u0, u1);
@@ -103,10 +112,9 @@ HWY_INLINE void swiglu_backward_of(const swiglu_backward_args& a, int64_t first,
     const T* dout = row_of<T>(a.dout, t);
     T* dgate = row_of<T>(a.dgate, t);
     T* dup = row_of<T>(a.dup, t);
-    if (t + 1 < last) {
-      fetch_row(row_of<T>(a.gate, t + 1), width);
-      fetch_row(row_of<T>(a.up, t + 1), width);
-    }
+    const T* next_gate = ahead_of<T>(a.gate, t);
+    const T* next_up = ahead_of<T>(a.up, t);
+    const T* next_dout = ahead_of<T>(a.dout, t);
     const auto value = [&](float_vec z, float_vec u, float_vec d) {
       const auto s = sigmoid_for(z, dgate);
       const auto silu = hn::Mul(z, s);
@@ -116,6 +124,9 @@ HWY_INLINE void swiglu_backward_of(const swiglu_backward_args& a, int64_t first,
     };
     int64_t i = 0;
     for (; i + 2 * l <= width; i += 2 * l) {
+      fetch_two(next_gate + i);
+      fetch_two(next_up + i);
+      fetch_two(next_dout + i);
       float_vec z0, z1, u0, u1, d0, d1;
       load_two(gate + i, z0, z1);
       load_two(up + i, u0, u1);
