@@ -46,7 +46,11 @@ HWY_INLINE int64_t row_or_first(int64_t id, int64_t rows) {
 
 template <class From, class To>
 HWY_INLINE void convert_run(const From* x, To* out, int64_t count) {
-  for_vectors(0, count, [&](int64_t i, size_t n) { store_n(load_n(x + i, n), out + i, n); });
+  const auto l = static_cast<int64_t>(lanes());
+  int64_t i = 0;
+  for (; i + 2 * l <= count; i += 2 * l)
+    store_line(load(x + i), load(x + i + l), out + i);
+  for_vectors(i, count, [&](int64_t j, size_t n) { store_n(load_n(x + j, n), out + j, n); });
 }
 
 template <class Half>
@@ -66,20 +70,23 @@ HWY_INLINE int64_t rows_ahead(int64_t row_bytes) {
   return std::max<int64_t>(1, bytes_ahead / std::max<int64_t>(row_bytes, 64));
 }
 
-/// Calls body(first, last) for a cache line of a row after the other and asks for the same line of `next`, if
-/// there is one.
-template <class T, class Body>
+/// Calls body(first, last) for one piece of Lines cache lines of a row after the other and asks for the same
+/// lines of `next`, if there is one. The last piece may be shorter; the length of the others is known to the
+/// compiler.
+template <int Lines, class T, class Body>
 HWY_INLINE void for_lines(int64_t width, const T* next, const Body& body) {
   constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
   int64_t i = 0;
-  for (; i + line <= width; i += line) {
+  for (; i + Lines * line <= width; i += Lines * line) {
     if (next != nullptr)
-      hwy::Prefetch(next + i);
-    body(i, i + line);
+      for (int64_t at = 0; at < Lines; ++at)
+        hwy::Prefetch(next + i + at * line);
+    body(i, i + Lines * line);
   }
   if (i < width) {
     if (next != nullptr)
-      hwy::Prefetch(next + i);
+      for (int64_t at = i; at < width; at += line)
+        hwy::Prefetch(next + at);
     body(i, width);
   }
 }
@@ -91,10 +98,13 @@ HWY_INLINE void embedding_of(const embedding_args& a, int64_t first, int64_t las
   };
   const int64_t width = a.table.shape[1];
   const int64_t ahead = rows_ahead(width * static_cast<int64_t>(sizeof(From)));
+  // Whole lines of the output at a time.
+  constexpr int lines = sizeof(From) > sizeof(To) ? 2 : 1;
   for (int64_t t = first; t < last; ++t) {
     const From* from = source(t);
     To* to = row_of<To>(a.out, t);
-    for_lines(width, t + ahead < a.ids.shape[0] ? source(t + ahead) : nullptr, [&](int64_t i, int64_t end) {
+    const From* next = t + ahead < a.ids.shape[0] ? source(t + ahead) : nullptr;
+    for_lines<lines>(width, next, [&](int64_t i, int64_t end) {
       if constexpr (std::is_same_v<From, To>)
         std::memcpy(to + i, from + i, static_cast<size_t>(end - i) * sizeof(From));
       else
@@ -122,7 +132,8 @@ void embedding_backward(const embedding_backward_args& a, const int32_t* rows, i
     for (int64_t i = 0; i < count; ++i) {
       const T* dout = row_of<T>(a.dout, rows[i]);
       float* dtable = target(i);
-      for_lines(width, i + ahead < count ? target(i + ahead) : nullptr, [&](int64_t from, int64_t to) {
+      const float* next = i + ahead < count ? target(i + ahead) : nullptr;
+      for_lines<1>(width, next, [&](int64_t from, int64_t to) {
         hwy::Prefetch(i + 1 < count ? row_of<T>(a.dout, rows[i + 1]) + from : dout);
         for_vectors(from, to, [&](int64_t j, size_t n) {
           store_n(hn::Add(load_n(dtable + j, n), load_n(dout + j, n)), dtable + j, n);

@@ -87,6 +87,22 @@ HWY_INLINE void store_two(float_vec a, float_vec b, Half* p) {
   hn::StoreU(pairs_of(a, b, p), hn::RebindToUnsigned<float_tag>(), reinterpret_cast<uint32_t*>(p));
 }
 
+/// 2 * lanes() elements in their order; `low` are the first. One store of a whole cache line, where the
+/// processor rounds by itself: half a line at a time it would be read from memory before it is written.
+template <class T>
+HWY_INLINE void store_line(float_vec low, float_vec high, T* p) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, native_bf16>) {
+    __m512i y;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(y) : "v"(low.raw), "v"(high.raw));
+    _mm512_storeu_si512(p, y);
+    return;
+  }
+#endif
+  store(low, p);
+  store(high, p + lanes());
+}
+
 } // namespace HWY_NAMESPACE
 } // namespace neuroshard::kernels::cpu
 HWY_AFTER_NAMESPACE();
