@@ -196,10 +196,8 @@ private:
     });
   }
 
-  /// Scratch memory of a decode task: queries and sums of all heads, then their largest scores and totals.
-  size_t decode_bytes() const {
-    return static_cast<size_t>(a_.q.shape[1] * (2 * at_.width + 2)) * sizeof(float);
-  }
+  /// Scratch memory of a decode task: sums of all heads, then their largest scores and totals.
+  size_t decode_bytes() const { return static_cast<size_t>(a_.q.shape[1] * (at_.width + 2)) * sizeof(float); }
 
   /// All heads of one row over one chunk, a run of slots after the other, each for all kv heads in turn.
   void decode_chunk(int64_t t, int64_t chunk, std::byte* scratch) const {
@@ -209,39 +207,43 @@ private:
     if (first >= last)
       return;
     const int64_t heads = a_.q.shape[1];
-    auto* q = reinterpret_cast<float*>(scratch);
-    float* sums = q + heads * at_.width;
+    auto* sums = reinterpret_cast<float*>(scratch);
     float* largest = sums + heads * at_.width;
     float* total = largest + heads;
-    const float to_log2 = at_.scale * log2e;
-    for (int64_t h = 0; h < heads; ++h) {
-      float* row = q + h * at_.width;
-      device_.rows.convert(query(t, h), a_.q.type, row, dtype::f32, at_.size);
-      std::transform(row, row + at_.size, row, [&](float x) { return x * to_log2; });
-      std::fill(row + at_.size, row + at_.width, 0.0F);
-    }
     std::fill_n(sums, heads * at_.width, 0.0F);
     std::fill_n(largest, heads, -std::numeric_limits<float>::infinity());
     std::fill_n(total, heads, 0.0F);
     const int64_t cache = index_at(a_.row_cache, t);
+    const int64_t share = a_.key_cache.stride[1] / kv_heads_ * element_; // of a slot of all heads
+    // In f32 the bandwidth is all, and reading straight through has more of it than asking piece by piece.
+    const bool ahead = a_.q.type == dtype::bf16;
     for (int64_t position = first; position < last; position += decode_run) {
       const int64_t end = std::min(last, position + decode_run);
-      read_through(a_.key_cache, cache, position, end);
-      read_through(a_.value_cache, cache, position, end);
+      if (position == first || !ahead) {
+        read_through(a_.key_cache, cache, position, end);
+        read_through(a_.value_cache, cache, position, end);
+      }
       for (int64_t g = 0; g < kv_heads_; ++g) {
         const int64_t head = g * at_.group;
-        decode_run_args run{.q = q + head * at_.width,
+        decode_run_args run{.q = query(t, head),
+                            .q_width = a_.q.stride[1],
+                            .scale = at_.scale * log2e,
                             .heads = at_.group,
                             .size = at_.size,
                             .width = at_.width,
                             .stride = a_.key_cache.stride[1],
                             .count = end - position,
+                            .next_slot_bytes = share,
                             .largest = largest + head,
                             .total = total + head,
                             .sums = sums + head * at_.width};
         for (int64_t i = 0; position + i * kv_block < end; ++i) {
           run.keys[i] = slots_of(a_.key_cache, cache, g, position + i * kv_block);
           run.values[i] = slots_of(a_.value_cache, cache, g, position + i * kv_block);
+        }
+        for (int64_t i = 0; ahead && i < decode_blocks && end + i * kv_block < seen; ++i) {
+          run.next_keys[i] = slots_of(a_.key_cache, cache, 0, end + i * kv_block) + g * kv_block * share;
+          run.next_values[i] = slots_of(a_.value_cache, cache, 0, end + i * kv_block) + g * kv_block * share;
         }
         take_run_(run);
       }
@@ -253,8 +255,8 @@ private:
       std::copy_n(sums + h * at_.width, at_.size, result + 2 * heads + h * at_.size);
   }
 
-  /// Brings the slots of a run into the cache in the order in which they lie in memory: the hardware fetches
-  /// ahead of that, but not of a head's slots, which are short pieces far apart.
+  /// Brings the slots of a run into the cache in the order in which they lie in memory: the hardware
+  /// fetches ahead of that, but not of a head's slots, which are short pieces far apart.
   void read_through(const tensor& cache, int64_t which, int64_t position, int64_t end) const {
     for (; position < end; position += kv_block) {
       const std::byte* block = slots_of(cache, which, 0, position);
