@@ -1,20 +1,94 @@
 #pragma once
 
+#include "actors/common/clock.hpp"
+#include "actors/common/counters.hpp"
+#include "actors/peer_link/peer_link_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/peer_manager/peer_table.hpp"
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
+#include <caf/typed_response_promise.hpp>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
 namespace neuroshard {
 
-struct peer_manager_state {
-  static inline const char* name = "peer_manager";
-  peer_table table;
+/// What the peer manager works with. Without a link (or without an identity) the node stays alone and refuses
+/// to be asked.
+struct peer_manager_parts {
+  peer_link_actor link;
+  std::shared_ptr<const node_identity> identity;
+  time_source_ptr time = system_time();
+  random_source_ptr random = system_random();
 };
 
-/// Scheduled. `own` describes this node; `total_layers` is the depth of the model that routes must cover.
+struct peer_manager_options {
+  node_description own;
+  uint32_t total_layers = 0;           ///< depth of the model that routes must cover
+  std::vector<std::string> seed_peers; ///< host:port
+  size_t peers_min = 8;                ///< below it others are asked whom they know
+  size_t peers_max = 64;               ///< nodes it keeps in touch with
+  bool may_listen_anywhere = true; ///< the gRPC address is a wildcard: others must tell what this node's is
+};
+
+struct peer_manager_state {
+  static inline const char* name = "peer_manager";
+  using pointer = peer_manager_actor::stateful_pointer<peer_manager_state>;
+
+  /// A configured peer, known by its address alone until it has answered.
+  struct seed {
+    std::string address;
+    std::string node_id; ///< empty while nobody answered there
+    int64_t next_try_us = 0;
+    uint32_t tries = 0;
+    bool asked = false; ///< an announcement is under way
+  };
+
+  pointer self = nullptr;
+  peer_manager_parts parts;
+  peer_manager_options options;
+  peer_table table;
+  std::vector<seed> seeds;
+  signed_node_ptr own;                                     ///< as last signed
+  std::map<std::string, std::string, std::less<>> seen_as; ///< own host, by the node that said so
+  training_report training;
+  int64_t next_search_us = 0;
+  bool leaving = false;
+
+  void start(peer_manager_parts parts, peer_manager_options options);
+  void change_own(node_description what);
+  caf::result<announce_reply> announced(announce_request& from);
+  caf::result<heartbeat_reply> heartbeat(const heartbeat_request& from);
+  caf::result<find_peers_reply> find_peers(const find_peers_request& from);
+  caf::result<ping_reply> pinged(ping_request& from);
+  void left(const leave_request& from);
+  void leave(caf::typed_response_promise<caf::unit_t> done);
+  void tick();
+  actor_status status() const;
+
+private:
+  bool connected_to_others() const noexcept { return parts.link && parts.identity; }
+  void sign_own();
+  /// The record in a request of the node that stands at the other end.
+  caf::expected<signed_node_ptr> met(const signed_blob& node, const connection_end& end);
+  void learn(std::vector<signed_blob>& records, std::string_view from);
+  void told_own_host(const std::string& by, const std::string& host);
+  void try_seeds(int64_t now_us);
+  void call_peers(int64_t now_us);
+  void announce_to(const peer_address& to, std::string seed_address);
+  void announce_answered(const peer_address& to, const std::string& seed_address, announce_reply& reply,
+                         int64_t sent_us);
+  void heartbeat_to(const std::string& node_id, peer_table::entry& peer);
+  void search(int64_t now_us);
+  seed* seed_at(std::string_view address);
+};
+
+/// Scheduled.
 peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_pointer<peer_manager_state> self,
-                                               node_description own, uint32_t total_layers);
+                                               peer_manager_parts parts, peer_manager_options options);
 
 } // namespace neuroshard

@@ -94,7 +94,8 @@ std::vector<start_group> base_groups(const std::shared_ptr<const base_plan>& pla
   });
   add("peer_manager", fronts.peers, [plan](caf::actor_system& system) -> caf::expected<caf::actor> {
     return caf::actor_cast<caf::actor>(
-        system.spawn(peer_manager, plan->self, static_cast<uint32_t>(plan->shape.num_layers)));
+        system.spawn(peer_manager, peer_manager_parts{},
+                     peer_manager_options{plan->self, static_cast<uint32_t>(plan->shape.num_layers), {}}));
   });
   add("proof_keeper", fronts.keeper,
       [plan, fronts](caf::actor_system& system) { return make_proof_keeper(system, *plan, fronts); });
