@@ -73,7 +73,7 @@ caf::error export_transactions(connection& db, export_format format, std::ostrea
   const std::string sql =
       std::string("SELECT ") + transaction_columns + " FROM transactions t ORDER BY t.seq";
   statement transactions(db, sql.c_str());
-  statement lines(db, "SELECT account_id, part, negative, amount FROM postings WHERE seq = ? ORDER BY n");
+  statement lines(db, "SELECT lines FROM postings WHERE seq = ?");
   for (auto row = transactions.query(); row.next() && out;) {
     transaction now;
     int64_t from_id = 0, to_id = 0;
@@ -86,12 +86,16 @@ caf::error export_transactions(connection& db, export_format format, std::ostrea
       continue;
     }
     std::string postings;
-    for (auto line = lines.query(now.seq); line.next();)
+    std::vector<posting_line> made;
+    auto of_it = lines.query(now.seq);
+    if (of_it.next() && !read_lines(of_it.bytes(0), made))
+      return refuse(errc::data_loss,
+                    "The postings of transaction " + std::to_string(now.seq) + " are malformed.");
+    for (const auto& line : made)
       postings += (postings.empty() ? "" : ",") +
                   fmt::format("{{\"account\":{},\"part\":\"{}\",\"delta\":\"{}{}\"}}",
-                              json_text(names.of(line.integer(0))),
-                              to_string(static_cast<account_part>(line.integer(1))),
-                              line.integer(2) != 0 ? "-" : "", to_decimal(line.amount(3)));
+                              json_text(names.of(line.account_id)), to_string(line.part),
+                              line.negative ? "-" : "", to_decimal(line.amount));
     write_json(out, now, postings);
   }
   return {};

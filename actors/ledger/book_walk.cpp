@@ -22,8 +22,7 @@ std::string transactions_between() {
 book_walk::book_walk(sqlite::connection& db, const book_beginning& beginning, const account_names& names)
     : beginning_(beginning), names_(names), before_(db, "SELECT hash FROM transactions WHERE seq = ?"),
       transactions_(db, transactions_between().c_str()),
-      postings_(db, "SELECT seq, account_id, part, negative, amount FROM postings WHERE seq BETWEEN ? AND ? "
-                    "ORDER BY seq, n") {}
+      postings_(db, "SELECT seq, lines FROM postings WHERE seq BETWEEN ? AND ? ORDER BY seq") {}
 
 void book_walk::fault(walked_stretch& to, std::string what) const {
   if (to.faults.size() < faults_max)
@@ -62,9 +61,8 @@ walked_stretch book_walk::walk(uint64_t first_seq, uint64_t last_seq, bool signa
     for (; more && static_cast<uint64_t>(next_line.integer(0)) <= now_.seq; more = next_line.next()) {
       if (static_cast<uint64_t>(next_line.integer(0)) != now_.seq)
         fault(made, "a posting of a transaction that does not exist stands before " + name());
-      else
-        lines_.push_back({next_line.integer(1), static_cast<account_part>(next_line.integer(2)),
-                          next_line.integer(3) != 0, next_line.amount(4)});
+      else if (!read_lines(next_line.bytes(1), lines_))
+        fault(made, name() + " has malformed postings");
     }
 
     canonical_payload(now_, beginning_.chain_id, payload_);
@@ -115,7 +113,7 @@ walked_stretch book_walk::walk(uint64_t first_seq, uint64_t last_seq, bool signa
 
 void book_walk::judge(walked_stretch& to, bool& complete) {
   __int128 sum = 0;
-  for (const line& each : lines_) {
+  for (const auto& each : lines_) {
     const std::string& account = names_.of(each.account_id);
     if (account.empty() || each.part < account_part::available || each.part > account_part::pending ||
         each.amount.atto >= amount_max) {

@@ -61,20 +61,13 @@ private:
   void fault(walked_stretch& to, std::string what) const;
   std::string name() const { return "transaction " + std::to_string(now_.seq); }
 
-  struct line {
-    int64_t account_id;
-    account_part part;
-    bool negative;
-    neuro_amount amount;
-  };
-
   const book_beginning& beginning_;
   const account_names& names_;
   sqlite::statement before_, transactions_, postings_;
   posting_hasher hasher_;
   transaction now_;
   std::string payload_;
-  std::vector<line> lines_;
+  std::vector<posting_line> lines_;
   public_key known_key_{};
   std::string known_address_;
 };

@@ -1,7 +1,10 @@
 #include "actors/ledger/schema.hpp"
 
+#include "actors/ledger/transaction_rows.hpp"
+
 #include <array>
 #include <string>
+#include <vector>
 
 namespace neuroshard {
 
@@ -137,8 +140,45 @@ DROP INDEX rewards_claim;
 UPDATE schema_version SET version = 4;
 )sql";
 
-/// step[v] brings version v to v + 1; version 0 is the empty database.
-constexpr std::array<const char*, ledger_schema_version> steps = {version_1, version_2, version_3, version_4};
+// The postings of a transaction are one row (transaction_rows.hpp).
+constexpr const char* version_5 = R"sql(
+ALTER TABLE postings RENAME TO posting_rows;
+CREATE TABLE postings (seq INTEGER PRIMARY KEY REFERENCES transactions, lines BLOB NOT NULL);
+)sql";
+constexpr const char* version_5_end = R"sql(
+DROP TABLE posting_rows;
+UPDATE schema_version SET version = 5;
+)sql";
+
+/// Brings version 4 to 5: writes the rows of each transaction into one.
+void join_postings(sqlite::connection& db) {
+  db.execute(version_5);
+  {
+    sqlite::statement rows(
+        db, "SELECT seq, account_id, part, negative, amount FROM posting_rows ORDER BY seq, n");
+    sqlite::statement write(db, "INSERT INTO postings VALUES (?, ?)");
+    std::vector<uint8_t> lines;
+    int64_t seq = 0;
+    const auto end = [&] {
+      if (!lines.empty())
+        write.run(seq, sqlite::blob(lines));
+      lines.clear();
+    };
+    for (auto row = rows.query(); row.next();) {
+      if (row.integer(0) != seq)
+        end();
+      seq = row.integer(0);
+      append_line(lines, {row.integer(1), static_cast<account_part>(row.integer(2)), row.integer(3) != 0,
+                          row.amount(4)});
+    }
+    end();
+  }
+  db.execute(version_5_end);
+}
+
+/// step[v] brings version v to v + 1, as does join_postings the last; version 0 is the empty database.
+constexpr std::array<const char*, ledger_schema_version - 1> steps = {version_1, version_2, version_3,
+                                                                      version_4};
 
 /// 0 for an empty database, -1 for one that is not ours.
 int64_t version_of(sqlite::connection& db) {
@@ -183,8 +223,10 @@ caf::error migrate_schema(sqlite::connection& db) {
     db.execute("ROLLBACK");
     return refuse_version(from);
   }
-  for (int64_t version = from; version < ledger_schema_version; ++version)
+  for (int64_t version = from; version < static_cast<int64_t>(steps.size()); ++version)
     db.execute(steps[static_cast<size_t>(version)]);
+  if (from < ledger_schema_version)
+    join_postings(db);
   const caf::error failed = db.execute("COMMIT") ? caf::error{} : db.fault();
   if (failed) {
     db.clear_fault();

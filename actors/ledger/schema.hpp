@@ -5,7 +5,7 @@
 namespace neuroshard {
 
 /// The version of the tables this program writes.
-inline constexpr int64_t ledger_schema_version = 4;
+inline constexpr int64_t ledger_schema_version = 5;
 
 /// Makes the tables in an empty database, or brings an older one up to date, in one transaction. Refusals:
 /// failed_precondition with reason `newer_version`; data_loss when the file is some other database; storage.

@@ -4,6 +4,7 @@
 #include "actors/ledger/sqlite.hpp"
 #include "actors/ledger/sqlite_proof_store.hpp"
 #include "actors/ledger/sqlite_receipt_store.hpp"
+#include "actors/ledger/transaction_rows.hpp"
 
 #include <algorithm>
 #include <map>
@@ -31,7 +32,7 @@ struct statements {
                        "UPDATE accounts SET available = ?, staked = ?, pending = ?, nonce = ? WHERE id = ?"),
         insert_transaction(db,
                            "INSERT INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
-        insert_posting(db, "INSERT INTO postings VALUES (?, ?, ?, ?, ?, ?)"),
+        insert_posting(db, "INSERT INTO postings VALUES (?, ?)"),
         insert_history(db, "INSERT INTO history VALUES (?, ?, ?)"),
         count_history(db, "INSERT INTO history_days VALUES (?, ?, ?, ?) ON CONFLICT (account_id, type, day) "
                           "DO UPDATE SET count = count + excluded.count"),
@@ -297,9 +298,11 @@ public:
     sql_->insert_transaction.run(row.seq, row.id, static_cast<int>(row.kind), id_or_none(from_id),
                                  id_or_none(to_id), row.amount, row.fee, row.burned, row.nonce,
                                  row.timestamp_us, row.memo, reference_text(row.refs), key, sig, row.hash);
+    lines_.clear();
     for (size_t n = 0; n < postings.size(); ++n)
-      sql_->insert_posting.run(row.seq, static_cast<uint64_t>(n), account_ids[n],
-                               static_cast<int>(postings[n].part), postings[n].negative, postings[n].amount);
+      append_line(lines_, {account_ids[n], postings[n].part, postings[n].negative, postings[n].amount});
+    if (!lines_.empty())
+      sql_->insert_posting.run(row.seq, blob(lines_));
   }
 
   void add_history(int64_t account_id, history_type type, uint64_t seq, int32_t day) override {
@@ -490,6 +493,7 @@ private:
   std::unique_ptr<proof_store> proofs_;
   std::unique_ptr<receipt_store> receipts_;
   std::map<std::tuple<int64_t, int, int32_t>, int64_t> history_counts_;
+  std::vector<uint8_t> lines_; ///< of the transaction that is being written
 };
 
 } // namespace

@@ -35,7 +35,42 @@ bool take(const sqlite::cursor& row, int column, neuro_amount& out) {
   return bytes.size() == 16;
 }
 
+constexpr size_t line_bytes = 25;
+constexpr uint8_t takes = 0x80;
+
+void append_big_endian(std::vector<uint8_t>& to, unsigned __int128 value, size_t bytes) {
+  for (size_t i = bytes; i-- > 0;)
+    to.push_back(static_cast<uint8_t>(value >> (8 * i)));
+}
+
+unsigned __int128 big_endian(sqlite::blob bytes) {
+  unsigned __int128 value = 0;
+  for (const uint8_t byte : bytes)
+    value = value << 8 | byte;
+  return value;
+}
+
 } // namespace
+
+void append_line(std::vector<uint8_t>& to, const posting_line& line) {
+  append_big_endian(to, static_cast<uint64_t>(line.account_id), 8);
+  to.push_back(static_cast<uint8_t>(static_cast<uint8_t>(line.part) | (line.negative ? takes : 0)));
+  append_big_endian(to, line.amount.atto, 16);
+}
+
+bool read_lines(sqlite::blob from, std::vector<posting_line>& out) {
+  out.clear();
+  if (from.empty() || from.size() % line_bytes != 0)
+    return false;
+  for (; !from.empty(); from = from.subspan(line_bytes)) {
+    const uint8_t part = from[8];
+    out.push_back({static_cast<int64_t>(big_endian(from.first(8))),
+                   static_cast<account_part>(part & ~takes),
+                   (part & takes) != 0,
+                   {big_endian(from.subspan(9, 16))}});
+  }
+  return true;
+}
 
 account_names::account_names(sqlite::connection& db) {
   sqlite::statement read(db, "SELECT id, address FROM accounts ORDER BY id");

@@ -135,13 +135,21 @@ TEST_CASE_FIXTURE(used, "any edit of a transaction or posting is found") {
            "UPDATE transactions SET signature = NULL WHERE kind = 1",
            "UPDATE transactions SET tx_id = zeroblob(32) WHERE seq = 2",
            "UPDATE transactions SET hash = zeroblob(32) WHERE seq = (SELECT max(seq) FROM transactions)",
-           "UPDATE postings SET amount = x'00000000000000000000000000000001' WHERE seq = 2 AND n = 0",
-           "UPDATE postings SET negative = 1 - negative WHERE seq = 2",
-           "UPDATE postings SET part = 2 WHERE seq = 2 AND n = 0",
-           "UPDATE postings SET account_id = 3 WHERE seq = 1 AND n = 0",
-           "DELETE FROM postings WHERE seq = 2 AND n = 0",
+           // Of the first of two lines: amount, sign, part, account. Then a line less, one more, a part of
+           // one.
+           "UPDATE postings SET lines = substr(lines, 1, 24) || x'01' || substr(lines, 26) WHERE seq = 2",
+           "UPDATE postings SET lines = substr(lines, 1, 8) || x'01' || substr(lines, 10) WHERE seq = 1",
+           "UPDATE postings SET lines = substr(lines, 1, 8) || x'82' || substr(lines, 10) WHERE seq = 1",
+           "UPDATE postings SET lines = substr(lines, 1, 8) || x'84' || substr(lines, 10) WHERE seq = 1",
+           "UPDATE postings SET lines = substr(lines, 1, 7) || x'03' || substr(lines, 9) WHERE seq = 1",
+           "UPDATE postings SET lines = substr(lines, 1, 7) || x'ff' || substr(lines, 9) WHERE seq = 1",
+           "UPDATE postings SET lines = substr(lines, 1, 25) WHERE seq = 2",
+           "UPDATE postings SET lines = lines || lines WHERE seq = 2",
+           "UPDATE postings SET lines = substr(lines, 1, 49) WHERE seq = 2",
+           "UPDATE postings SET lines = x'' WHERE seq = 2",
+           "DELETE FROM postings WHERE seq = 2",
            "DELETE FROM postings WHERE seq = 4; DELETE FROM transactions WHERE seq = 4",
-           "INSERT INTO postings VALUES (2, 9, 3, 1, 0, x'00000000000000000000000000000001')",
+           "INSERT INTO postings SELECT 1 + max(seq), lines FROM postings",
            "UPDATE accounts SET available = x'00000000000000ffffffffffffffffff' WHERE id = 3",
            "UPDATE accounts SET pending = x'00000000000000000000000000000001' WHERE id = 3",
            "UPDATE accounts SET address = '0x00000000000000000000000000000000000000f9' WHERE id = 4",
@@ -238,14 +246,29 @@ TEST_CASE_FIXTURE(used, "a book of an older program is brought up to date and lo
   REQUIRE(!book->close());
   book.reset();
   // What later versions added is taken away again; version 1 wrote no proofs and no epochs.
-  edit(options.path,
-       "DROP INDEX receipts_same; DROP INDEX receipts_unproven;"
-       "ALTER TABLE receipts DROP COLUMN nonce; ALTER TABLE receipts DROP COLUMN driver_wallet;"
-       "ALTER TABLE receipts DROP COLUMN worker_wallet; ALTER TABLE rewards DROP COLUMN slashed;"
-       "ALTER TABLE unstakes DROP COLUMN slashed; DROP INDEX proofs_type; DROP TABLE proof_counts; "
-       "DELETE FROM proofs; DELETE FROM epochs; UPDATE rewards SET proof_id = '';"
-       "ALTER TABLE proofs DROP COLUMN refuted; CREATE INDEX rewards_claim ON rewards (node_id);"
-       "UPDATE schema_version SET version = 1");
+  edit(
+      options.path,
+      "DROP INDEX receipts_same; DROP INDEX receipts_unproven;"
+      "ALTER TABLE receipts DROP COLUMN nonce; ALTER TABLE receipts DROP COLUMN driver_wallet;"
+      "ALTER TABLE receipts DROP COLUMN worker_wallet; ALTER TABLE rewards DROP COLUMN slashed;"
+      "ALTER TABLE unstakes DROP COLUMN slashed; DROP INDEX proofs_type; DROP TABLE proof_counts; "
+      "DELETE FROM proofs; DELETE FROM epochs; UPDATE rewards SET proof_id = '';"
+      "ALTER TABLE proofs DROP COLUMN refuted; CREATE INDEX rewards_claim ON rewards (node_id);"
+      "ALTER TABLE postings RENAME TO joined;"
+      "CREATE TABLE postings (seq INTEGER NOT NULL REFERENCES transactions, n INTEGER NOT NULL, account_id "
+      "INTEGER "
+      "NOT NULL REFERENCES accounts, part INTEGER NOT NULL, negative INTEGER NOT NULL, amount BLOB NOT NULL, "
+      "PRIMARY KEY (seq, n)) WITHOUT ROWID;"
+      "WITH RECURSIVE line(seq, n, bytes, rest) AS (SELECT seq, 0, substr(lines, 1, 25), substr(lines, 26) "
+      "FROM "
+      "joined UNION ALL SELECT seq, n + 1, substr(rest, 1, 25), substr(rest, 26) FROM line WHERE "
+      "length(rest) > 0) "
+      "INSERT INTO postings SELECT seq, n, (SELECT id FROM accounts WHERE printf('%016X', id) = "
+      "hex(substr(bytes, "
+      "1, 8))), substr(hex(bytes), 18, 1) + 0, substr(hex(bytes), 17, 1) = '8', substr(bytes, 10, 16) FROM "
+      "line;"
+      "DROP TABLE joined;"
+      "UPDATE schema_version SET version = 1");
   // Who only reads does not change the file.
   CHECK(reason_of(verify_book(options.path, false).error()) == "older_version");
   CHECK(reason_of(ledger_reader::open({options.path, me(), clock, options.params, 1}).error()) ==
