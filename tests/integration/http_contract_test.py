@@ -274,10 +274,8 @@ class Streams(Contract):
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             s.close()
         self.assertEqual(node.post("/api/v1/inference", {"prompt": "x", "max_tokens": 3}).status, 200)
-        support.wait_for(lambda: node.get("/api/v1/metrics").json()["inference"]["requests_total"] > 0, 10, "the count")
-        total = lambda: node.get("/api/v1/metrics").json()["inference"]["requests_total"]
-        support.wait_for(lambda: total() == (time.sleep(1.2) or total()), 20, "rest")
-        asked = total()
+        total = lambda metrics: metrics["inference"]["requests_total"]
+        asked = node.wait_rest(total)
         # Without a stream the generation goes on, and the same request again gets it.
         payload = json.dumps({"prompt": "the heart", "max_tokens": 240}).encode()
         head = (f"POST /api/v1/inference HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {node.token}\r\n"
@@ -288,8 +286,7 @@ class Streams(Contract):
         time.sleep(0.03)
         s.close()
         first = node.request("POST", "/api/v1/inference", raw=payload).json()
-        time.sleep(1.5)
-        self.assertEqual(total(), asked + 1)
+        self.assertEqual(node.wait_rest(total), asked + 1)
         # Once delivered it is over: asked again, another one is made.
         self.assertNotEqual(node.request("POST", "/api/v1/inference", raw=payload).json()["id"], first["id"])
         # Clients that are all there get one each.

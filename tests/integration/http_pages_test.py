@@ -1,7 +1,6 @@
 """The published HTTP contract: names, order and types of the fields of every page that is read."""
 
 import re
-import time
 
 import support
 from contract import AMOUNT, DATE, RICH, STRANGER, TIMESTAMP, Contract, Text, exact
@@ -110,7 +109,9 @@ class Pages(Contract):
         for path in self.GETS:
             self.assertIn(node.get("/api/v1/" + path).status, (200, 500) if "wallet" in path or "stake" in path else (200,), path)
         support.wait_for(lambda: node.get("/api/v1/proofs").json()["total"] > 0, 30, "a proof", node)
-        time.sleep(1.2)  # one publication of the node's state
+        for _ in range(2):  # what is published now was asked for after the proof
+            seen = node.metrics()["timestamp"]
+            support.wait_for(lambda before=seen: node.metrics()["timestamp"] != before, 10, "a publication", node)
         # ... and once there is something to tell.
         for path, shape in self.GETS.items():
             answer = node.get("/api/v1/" + path)

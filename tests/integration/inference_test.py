@@ -17,6 +17,10 @@ SLOW = {"model.num_layers": 6, "model.hidden_dim": 384, "model.num_heads": 6, "m
 LONG = {"prompt": "the ", "max_tokens": 1900, "temperature": 0}
 
 
+def generated(metrics):
+    return metrics["inference"]["tokens_generated"]
+
+
 class Inference(NodeTest):
     def ask(self, node, **body):
         answer = node.post("/api/v1/inference", body)
@@ -163,23 +167,10 @@ class Inference(NodeTest):
                      f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         return link
 
-    def generated(self, node):
-        return node.metrics()["inference"]["tokens_generated"]
-
-    def wait_still(self, node, seconds=10):
-        """Until two looks, at two publications of the metrics, see no new token."""
-        seen = []
-        def still():
-            now = node.metrics()
-            if not seen or now["timestamp"] != seen[-1][0]:
-                seen.append((now["timestamp"], now["inference"]["tokens_generated"]))
-            return len(seen) >= 3 and seen[-1][1] == seen[-3][1]
-        wait_for(still, seconds, "generation to stop", node)
-
     def test_a_client_that_leaves_frees_its_slot_at_once(self):
         node = self.node(settings={**SLOW, "training.enabled": False}).start().wait_up()
         for abrupt in (False, True):
-            before = self.generated(node)
+            before = generated(node.metrics())
             link = self.open_stream(node)
             got = b""
             while got.count(b"data: ") < 5:
@@ -187,8 +178,8 @@ class Inference(NodeTest):
             if abrupt:
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             link.close()
-            self.wait_still(node)
-            self.assertLess(self.generated(node) - before, 1500)
+            node.wait_rest(generated)
+            self.assertLess(generated(node.metrics()) - before, 1500)
         # One who does not read at all hinders nobody.
         lazy = socket.socket()
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -198,7 +189,7 @@ class Inference(NodeTest):
                      f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         self.assertEqual(self.ask(node, prompt="the ", max_tokens=8, temperature=0)["tokens_generated"], 8)
         lazy.close()
-        self.wait_still(node)
+        node.wait_rest(generated)
         self.assertEqual(node.terminate(), 0)
 
     def test_a_full_queue_refuses_and_a_stop_ends_what_runs(self):
