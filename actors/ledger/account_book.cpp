@@ -238,7 +238,7 @@ caf::error account_book::commit() {
   if (!failed)
     failed = store_->fault();
   store_->rollback();
-  log::error("ledger", "group-undone reason=\"{}\"", problem_of(failed).message);
+  log::error("ledger", "group-undone path={} reason=\"{}\"", options_.path, problem_of(failed).message);
   reload();
   if (store_->fault()) {
     // Not even readable any more: what is held in memory is not to be trusted.

@@ -41,7 +41,7 @@ int verify(const std::string& path, bool signatures, std::ostream& out, std::ost
   const auto begin = std::chrono::steady_clock::now();
   const auto found = verify_book(path, signatures);
   if (!found) {
-    err << problem_of(found.error()).message << "\n";
+    err << path << ": " << problem_of(found.error()).message << "\n";
     return exit_storage;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -125,7 +125,7 @@ int run_ledger_tool(const std::vector<std::string>& args, const std::string& dat
       export_book(path, format == "csv" ? export_format::csv : export_format::json_lines, records, to);
   to.flush();
   if (failed || !to) {
-    err << (failed ? problem_of(failed).message : "Could not write the export.") << "\n";
+    err << (failed ? path + ": " + problem_of(failed).message : "Could not write the export.") << "\n";
     return exit_storage;
   }
   return exit_done;

@@ -24,30 +24,32 @@ uint8_t* put_big_endian(unsigned __int128 value, uint8_t* out) {
 
 caf::error error_of(int code, const std::string& message, const std::string& path) {
   problem what;
+  // Clients are told of it: where files lie on the server is none of their business.
+  const std::string name = path.substr(path.rfind('/') + 1);
   switch (code & 0xff) {
   case SQLITE_CORRUPT:
   case SQLITE_NOTADB:
   case SQLITE_MISMATCH:
-    what.message = path + " is damaged: " + message + ".";
+    what.message = name + " is damaged: " + message + ".";
     what.reason = "corrupt";
     return refuse(errc::data_loss, std::move(what));
   case SQLITE_FULL:
-    what.message = path + ": the disk is full.";
+    what.message = name + ": the disk is full.";
     what.reason = "disk_full";
     break;
   case SQLITE_READONLY:
   case SQLITE_PERM:
   case SQLITE_CANTOPEN:
-    what.message = path + " cannot be opened for writing: " + message + ".";
+    what.message = name + " cannot be opened for writing: " + message + ".";
     what.reason = "read_only";
     break;
   case SQLITE_BUSY:
   case SQLITE_LOCKED:
-    what.message = path + " is in use by another program.";
+    what.message = name + " is in use by another program.";
     what.reason = "locked";
     break;
   default:
-    what.message = path + ": " + message + ".";
+    what.message = name + ": " + message + ".";
     what.reason = "io";
   }
   return refuse(errc::storage, std::move(what));

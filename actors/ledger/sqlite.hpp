@@ -144,7 +144,7 @@ private:
   std::array<std::array<uint8_t, 16>, values_max> amounts_{};
 };
 
-/// What a result code means to the node's operator.
+/// What a result code means, in words for operators and clients: of the path they have the file's name.
 caf::error error_of(int code, const std::string& message, const std::string& path);
 
 } // namespace neuroshard::sqlite

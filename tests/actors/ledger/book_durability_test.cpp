@@ -295,7 +295,11 @@ TEST_CASE_FIXTURE(used, "a book serves its own wallet and network only") {
 
 TEST_CASE_FIXTURE(book_fixture, "a place that cannot be written is refused") {
   options.path = folder + "/none/ledger.db";
-  CHECK(code_of(open_error(options)) == errc::storage);
+  const auto why = open_error(options);
+  CHECK(code_of(why) == errc::storage);
+  // Clients are told: the file's name, not where it lies.
+  CHECK(problem_of(why).message.starts_with("ledger.db cannot be opened for writing"));
+  CHECK(problem_of(why).message.find(folder) == std::string::npos);
   options.path = folder;
   CHECK(code_of(open_error(options)) == errc::storage);
   options.path = "/proc/ledger.db";
