@@ -214,14 +214,6 @@ public:
     found.chain_id = kernels::to_hex(beginning.chain_id);
   }
 
-  /// The pages of the file and its indexes, as SQLite sees them.
-  void check_pages() {
-    statement read(db_, "PRAGMA integrity_check(5)");
-    for (auto row = read.query(); row.next();)
-      if (row.text(0) != "ok")
-        add("the database file is damaged: " + std::string(row.text(0)));
-  }
-
   uint64_t last_seq() {
     statement read(db_, "SELECT max(seq) FROM transactions");
     auto row = read.query();
@@ -333,6 +325,23 @@ caf::error open_for_check(connection& db, const std::string& path) {
   return check_schema(db);
 }
 
+/// The pages of the file and its indexes, as SQLite sees them.
+std::vector<std::string> check_pages_of(const std::string& path) {
+  connection db;
+  if (auto failed = open_for_check(db, path))
+    return {problem_of(failed).message};
+  std::vector<std::string> faults;
+  {
+    statement read(db, "PRAGMA integrity_check(5)");
+    for (auto row = read.query(); row.next();)
+      if (row.text(0) != "ok")
+        faults.push_back("the database file is damaged: " + std::string(row.text(0)));
+  }
+  if (db.faulty())
+    faults.push_back(problem_of(db.fault()).message);
+  return faults;
+}
+
 work_findings check_work_of(const std::string& path, const book_beginning& beginning, bool signatures) {
   connection db;
   work_findings found;
@@ -380,12 +389,17 @@ caf::expected<book_findings> verify_book(const std::string& path, bool signature
     return failed;
   checker check(db);
   if (check.read_beginning()) {
-    check.check_pages();
-    // Beside the transactions, through a connection of its own: neither waits for the other.
+    // Pages and work beside the transactions, through connections of their own: SQLite goes through the pages
+    // on one core, which would leave the others without work meanwhile.
+    std::vector<std::string> damage;
     work_findings work;
+    std::thread pages([&] { damage = check_pages_of(path); });
     std::thread worker([&] { work = check_work_of(path, check.beginning, signatures); });
     check.walk_all(path, signatures);
     worker.join();
+    pages.join();
+    for (auto& fault : damage)
+      check.add(std::move(fault));
     check.join_work(std::move(work));
     if (check.faults.empty())
       check.compare();

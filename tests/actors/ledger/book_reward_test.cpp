@@ -114,6 +114,37 @@ TEST_CASE_FIXTURE(trained, "a proof earns at most 100, a wallet at most 10,000 a
   verify();
 }
 
+TEST_CASE_FIXTURE(trained, "a day of capped rewards agrees with exact fractions") {
+  // Made by worked_values.py: a cap of 100 a proof, and of 430 and one atto a day.
+  const struct {
+    uint64_t tokens, layers;
+    const char* amount;
+    bool capped;
+  } rows[] = {
+      {27839683, 32, "100000000000000000000", true},
+      {10500510, 70, "98698641357421875000", false},
+      {5164171, 47, "32591264733886718750", false},
+      {18058817, 15, "36373349670410156250", false},
+      {24458451, 10, "32842158325195312500", false},
+      {9791506, 26, "34184212841796875000", false},
+      {22515016, 34, "95310373071289062501", true},
+      {6771578, 19, "0", true},
+      {22652836, 11, "0", true},
+  };
+  options.params.max_per_wallet_day = *checked_add(430_neuro, {1});
+  reopen();
+  clock->advance_s(60); // From the next minute on.
+  uint64_t step = 0;
+  for (const auto& row : rows) {
+    CAPTURE(row.tokens);
+    const auto got = done(claim(step, step + 1, row.tokens, row.layers, model));
+    ++step;
+    CHECK(to_atto_text(got.reward) == row.amount);
+    CHECK(got.capped == row.capped);
+  }
+  verify();
+}
+
 TEST_CASE_FIXTURE(trained, "the parts of one proof share its cap") {
   fund(1'100_neuro);
   done(stake_neuro{1'000_neuro, 30, {}});

@@ -119,3 +119,11 @@ for _ in range(10):
             reputation(*random.choice(((100, 0, 0), (5183, 17, 3)))), scarcity([1, 2, 5], random.choice((9, 31, 77))))
     asynchronous = "false, 0" if age is None else f"true, {age}"
     print(f'    {{{tokens}, {layers}, {asynchronous}, {{{", ".join(map(str, ppms))}}}, "{reward(tokens, layers, age, *ppms)}"}},')
+print("a day of capped rewards")
+minted, shuffled = 0, random.Random(20260115)
+for _ in range(9):
+    tokens, layers = shuffled.randrange(1, 3 * 10**7), shuffled.randrange(1, 99)
+    full = reward(tokens, layers, None, role(0, 0, 1))
+    amount = min(full, 100 * ATTO, 430 * ATTO + 1 - minted)
+    minted += amount
+    print(f'    {{{tokens}, {layers}, "{amount}", {"true" if amount < full else "false"}}},')
