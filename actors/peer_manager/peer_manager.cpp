@@ -196,6 +196,11 @@ void peer_manager_state::tick() {
     seen_as.erase(change.node_id);
     self->send(parts.link, forget_peer{change.node_id});
   }
+  if (parts.refresh) {
+    auto now = table.own();
+    parts.refresh(now, training);
+    change_own(std::move(now));
+  }
   try_seeds(now_us);
   call_peers(now_us);
   search(now_us);
@@ -432,7 +437,6 @@ peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_poin
       [self](const leave_request& from) { self->state.left(from); },
       [self](const find_peers_request& from) { return self->state.find_peers(from); },
       [self](ping_request& from) { return self->state.pinged(from); },
-      [self](const training_report& now) { self->state.training = now; },
       [self](leave_atom) -> caf::result<void> {
         auto done = self->make_response_promise<caf::unit_t>();
         self->state.leave(done);

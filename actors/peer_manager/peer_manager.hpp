@@ -10,6 +10,7 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <caf/typed_response_promise.hpp>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,6 +25,9 @@ struct peer_manager_parts {
   std::shared_ptr<const node_identity> identity;
   time_source_ptr time = system_time();
   random_source_ptr random = system_random();
+  /// Brings the node's own record and the report of its training up to date; asked before others are told.
+  /// Empty: they stay as they are. Any thread, quick.
+  std::function<void(node_description&, training_report&)> refresh = {};
 };
 
 struct peer_manager_options {

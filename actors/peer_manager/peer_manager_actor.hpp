@@ -52,7 +52,6 @@ CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::find_peers_request))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::find_peers_reply))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::ping_request))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::ping_reply))
-CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::training_report))
 CAF_ADD_ATOM(neuroshard_peer_manager, neuroshard, peers_atom, "peers")
 CAF_ADD_ATOM(neuroshard_peer_manager, neuroshard, leave_atom, "leave")
 CAF_END_TYPE_ID_BLOCK(neuroshard_peer_manager)
@@ -69,7 +68,6 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::find_peers_request)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::find_peers_reply)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::ping_request)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::ping_reply)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::training_report)
 
 namespace neuroshard {
 
@@ -85,8 +83,6 @@ using peer_manager_actor = caf::typed_actor<
     caf::replies_to<heartbeat_request>::with<heartbeat_reply>, caf::replies_to<leave_request>::with<void>,
     caf::replies_to<find_peers_request>::with<find_peers_reply>,
     caf::replies_to<ping_request>::with<ping_reply>,
-    // How this node's training stands; told to the others with the next heartbeat.
-    caf::reacts_to<training_report>,
     // Says goodbye to the others.
     caf::replies_to<leave_atom>::with<void>, caf::reacts_to<tick_atom>,
     caf::replies_to<status_atom>::with<actor_status>>;

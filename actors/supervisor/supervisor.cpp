@@ -45,6 +45,7 @@ node_actors make_fronts(caf::actor_system& system) {
   add(made.ledger, "ledger");
   add(made.limiter, "rate_limiter");
   add(made.telemetry, "telemetry");
+  add(made.link, "peer_link");
   add(made.peers, "peer_manager");
   add(made.keeper, "proof_keeper");
   add(made.worker, "layer_worker");

@@ -5,6 +5,7 @@
 #include "actors/inference_scheduler/inference_scheduler_actor.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/ledger/ledger_actor.hpp"
+#include "actors/peer_link/peer_link_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/proof_keeper/proof_keeper_actor.hpp"
 #include "actors/rate_limiter/rate_limiter_actor.hpp"
@@ -31,6 +32,7 @@ struct node_actors {
   ledger_actor ledger;
   rate_limiter_actor limiter;
   telemetry_actor telemetry;
+  peer_link_actor link;
   peer_manager_actor peers;
   proof_keeper_actor keeper;
   layer_worker_actor worker;

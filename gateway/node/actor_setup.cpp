@@ -1,6 +1,7 @@
 #include "gateway/node/actor_setup.hpp"
 
 #include "actors/supervisor/supervisor_actor.hpp"
+#include "gateway/grpc/link.hpp"
 #include "gateway/http/bridge.hpp"
 
 #include <caf/actor_system.hpp>
@@ -18,6 +19,8 @@ actor_setup::actor_setup(int64_t threads) {
   add_message_types<caf::id_block::neuroshard_telemetry>();
   add_message_types<caf::id_block::neuroshard_rate_limiter>();
   add_message_types<caf::id_block::neuroshard_peer_manager>();
+  add_message_types<caf::id_block::neuroshard_peer_link>();
+  add_message_types<caf::id_block::neuroshard_grpc_link>();
   add_message_types<caf::id_block::neuroshard_proof_keeper>();
   add_message_types<caf::id_block::neuroshard_supervisor>();
   add_message_types<caf::id_block::neuroshard_http>();

@@ -11,6 +11,7 @@
 
 #include <sys/statvfs.h>
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -44,6 +45,31 @@ caf::expected<caf::actor> make_proof_keeper(caf::actor_system& system, const bas
                            plan.reader,   plan.time,      plan.random};
   return caf::actor_cast<caf::actor>(
       system.spawn<caf::detached>(proof_keeper, std::move(options), std::move(parts)));
+}
+
+/// The record of a node that was made anew must count for more than the one before it.
+peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan& plan,
+                                     const node_actors& fronts) {
+  const auto config = plan.config();
+  peer_manager_options options;
+  options.own = plan.self;
+  options.own.sequence = static_cast<uint64_t>(plan.time->unix_us());
+  options.total_layers = static_cast<uint32_t>(plan.shape.num_layers);
+  options.seed_peers = config->seed_peers;
+  options.peers_min = static_cast<size_t>(config->peers.min);
+  options.peers_max = static_cast<size_t>(config->peers.max);
+  peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random, {}};
+  parts.refresh = [board = plan.board](node_description& own, training_report& training) {
+    const auto now = board->read();
+    const auto& t = *now->training;
+    own.training = t.running;
+    own.model_version = t.outer_step;
+    own.accepting = now->state == node_state::running || now->state == node_state::training;
+    const double loss = t.loss.value_or(0);
+    training = {t.inner_step, t.outer_step, std::isfinite(loss) ? loss : 0,
+                t.shards_covered.empty() ? 0 : t.shards_covered.back(), t.tokens_trained};
+  };
+  return system.spawn(peer_manager, std::move(parts), std::move(options));
 }
 
 telemetry_sources sources_of(const base_plan& plan, const node_actors& fronts) {
@@ -92,10 +118,11 @@ std::vector<start_group> base_groups(const std::shared_ptr<const base_plan>& pla
   add("rate_limiter", fronts.limiter, [plan](caf::actor_system& system) -> caf::expected<caf::actor> {
     return caf::actor_cast<caf::actor>(system.spawn(rate_limiter, limits_of(*plan->config()), plan->time));
   });
-  add("peer_manager", fronts.peers, [plan](caf::actor_system& system) -> caf::expected<caf::actor> {
-    return caf::actor_cast<caf::actor>(
-        system.spawn(peer_manager, peer_manager_parts{},
-                     peer_manager_options{plan->self, static_cast<uint32_t>(plan->shape.num_layers), {}}));
+  add("peer_link", fronts.link, [plan](caf::actor_system& system) -> caf::expected<caf::actor> {
+    return caf::actor_cast<caf::actor>(rpc::spawn_link(system, plan->link));
+  });
+  add("peer_manager", fronts.peers, [plan, fronts](caf::actor_system& system) -> caf::expected<caf::actor> {
+    return caf::actor_cast<caf::actor>(make_peer_manager(system, *plan, fronts));
   });
   add("proof_keeper", fronts.keeper,
       [plan, fronts](caf::actor_system& system) { return make_proof_keeper(system, *plan, fronts); });

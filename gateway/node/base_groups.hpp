@@ -10,6 +10,7 @@
 #include "actors/telemetry/snapshot.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/node_config.hpp"
+#include "gateway/grpc/link.hpp"
 #include "kernels/model/architecture.hpp"
 
 #include <functional>
@@ -18,14 +19,15 @@
 
 namespace neuroshard {
 
-/// What the actors that a node has with and without a model (ledger, rate limiter, peer manager, proof
-/// keeper, telemetry) are made from.
+/// What the actors that a node has with and without a model (ledger, rate limiter, peer link, peer manager,
+/// proof keeper, telemetry) are made from.
 struct base_plan {
   std::function<std::shared_ptr<const node_config>()> config; ///< read anew at each start of an actor
   data_paths paths;
   std::shared_ptr<const node_identity> identity;
   model::architecture shape;
   node_description self; ///< what this node says of itself to peers
+  rpc::link_options link;
   ledger_options book;
   std::shared_ptr<ledger_reader> reader;
   snapshot_board_ptr board;

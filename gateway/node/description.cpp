@@ -22,6 +22,10 @@ std::vector<held_layer> layers_of(const model::architecture& a, kernels::dtype c
   return layers;
 }
 
+bool is_wildcard(std::string_view host) {
+  return host == "0.0.0.0" || host == "::";
+}
+
 uint64_t offered_mb(const node_config& c, const kernels::device& on) {
   return c.memory_mb > 0 ? static_cast<uint64_t>(c.memory_mb) : (on.info().memory_total / 10 * 7) >> 20;
 }
@@ -33,8 +37,9 @@ node_description describe(const node_identity& who, const node_config& c, const 
   node_description d;
   d.node_id = who.node_id();
   d.wallet_address = who.address();
-  d.host = c.announce_ip;
+  d.host = c.announce_ip.empty() && !is_wildcard(c.grpc_host) ? c.grpc_host : c.announce_ip;
   d.grpc_port = static_cast<uint32_t>(c.announce_port > 0 ? c.announce_port : grpc_port(c));
+  d.http_port = http_is_loopback(c) ? 0 : static_cast<uint32_t>(c.port);
   d.sequence = static_cast<uint64_t>(system_time()->unix_us());
   d.roles = {node_role::driver, node_role::validator, node_role::worker};
   d.layer_end = static_cast<uint32_t>(a.num_layers);

@@ -9,6 +9,8 @@
 #include "gateway/config/console.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/logging.hpp"
+#include "gateway/grpc/credentials.hpp"
+#include "gateway/grpc/server.hpp"
 #include "gateway/http/server.hpp"
 #include "gateway/mirror/curl_fetcher.hpp"
 #include "gateway/node/actor_setup.hpp"
@@ -78,6 +80,7 @@ private:
   std::optional<start_error> start();
   std::optional<start_error> start_ledger(const economics_params& params);
   std::optional<start_error> start_http();
+  std::optional<start_error> start_grpc();
   std::shared_ptr<const base_plan> plan_base() const;
   start_result<done> start_group_now(start_group plan);
   void announce();
@@ -116,6 +119,9 @@ private:
   std::unique_ptr<caf::actor_system> system_;
   node_actors fronts_;
   supervisor_actor supervisor_;
+  std::optional<rpc::node_certificate> certificate_; ///< nothing: grpc.insecure
+  std::shared_ptr<rpc::caller_table> callers_ = std::make_shared<rpc::caller_table>();
+  std::unique_ptr<rpc::server> grpc_;
   std::unique_ptr<http::server> server_;
   std::unique_ptr<console_feed> feed_;
   std::atomic<bool> cancel_preparation_{false};
@@ -188,6 +194,14 @@ std::optional<start_error> node::start() {
 
   if (auto why = start_ledger(*params))
     return why;
+  rpc::allow_tls_13_only();
+  rpc::log_to_node_log();
+  if (!c.grpc.insecure) {
+    auto certificate = rpc::load_or_make_certificate(paths.tls());
+    if (!certificate)
+      return start_error{exit_code::data_directory, problem_of(certificate.error()).message};
+    certificate_ = std::move(*certificate);
+  }
 
   config_json stored;
   if (auto held = read_config_json(paths.config_json()); held && *held)
@@ -211,6 +225,8 @@ std::optional<start_error> node::start() {
     if (auto started = start_group_now(std::move(group)); !started)
       return started.error();
 
+  if (auto why = start_grpc())
+    return why;
   if (auto why = start_http())
     return why;
   settings_->connect({fronts_, &*log_, server_.get()});
@@ -241,6 +257,10 @@ std::shared_ptr<const base_plan> node::plan_base() const {
   plan->identity = who_.identity;
   plan->shape = shape_;
   plan->self = describe(*who_.identity, loaded_.config, shape_, *device_);
+  plan->self.economics_hash = params_hash(book_options_.params);
+  if (certificate_)
+    plan->self.tls_cert_sha256 = certificate_->sha256;
+  plan->link = {certificate_, loaded_.config.network, who_.identity->node_id(), callers_, time_, random_};
   plan->book = book_options_;
   plan->reader = reader_;
   plan->board = board_;
@@ -315,6 +335,21 @@ std::optional<start_error> node::start_http() {
               "insecure-transport host={} hint=\"scopes wallet and admin are withheld; set api.tls.cert and "
               "api.tls.key\"",
               c.http_host);
+  return {};
+}
+
+std::optional<start_error> node::start_grpc() {
+  const auto& c = loaded_.config;
+  auto parts = std::make_unique<rpc::service_parts>(*system_, fronts_.peers, callers_, c.network,
+                                                    c.grpc.insecure, counters_, time_);
+  auto server =
+      rpc::server::start({c.grpc_host, static_cast<uint16_t>(grpc_port(c)), certificate_}, std::move(parts));
+  if (!server)
+    return start_error{exit_code::bind_failure,
+                       "port = " + std::to_string(c.port) +
+                           ": for peers (gRPC, port + 1000): " + problem_of(server.error()).message};
+  grpc_ = std::move(*server);
+  log::info("node", "peers-listening address={}:{} insecure={}", c.grpc_host, grpc_->port(), c.grpc.insecure);
   return {};
 }
 
@@ -475,6 +510,7 @@ void node::begin_stop(int signal) {
   console_->line("stopping: finishing what is in hand and writing a checkpoint (again to stop at once)");
   cancel_preparation_ = true;
   server_->drain();
+  grpc_->drain();
   stopping_ = std::thread([this] {
     {
       caf::scoped_actor self{*system_};
@@ -497,6 +533,7 @@ void node::begin_stop(int signal) {
 /// is what hangs.
 void node::leave() {
   server_->stop(500);
+  grpc_->stop(0);
   console_->finish();
   if (daemon_)
     remove_pid_file(directory_->paths());
@@ -522,6 +559,7 @@ void node::shut_down() {
   if (server_)
     server_->stop(2000);
   server_.reset();
+  grpc_.reset();
   supervisor_ = supervisor_actor{};
   fronts_ = node_actors{};
   feed_.reset();

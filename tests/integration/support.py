@@ -58,12 +58,17 @@ def write_corpus(path, paragraphs=400, seed=1):
 
 
 def free_port():
-    """A port that is free now, with port + 1000 and port + 2000 in range."""
+    """A port that is free now, and port + 1000, where peers are served; port + 2000 is in range."""
     while True:
-        with socket.socket() as s:
+        with socket.socket() as s, socket.socket() as peers:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        if port <= 63000:
+            if port > 63000:
+                continue
+            try:
+                peers.bind(("0.0.0.0", port + 1000))
+            except OSError:
+                continue
             return port
 
 

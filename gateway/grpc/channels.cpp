@@ -1,0 +1,74 @@
+#include "gateway/grpc/channels.hpp"
+
+#include "gateway/grpc/limits.hpp"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+
+namespace neuroshard::rpc {
+
+namespace {
+
+constexpr size_t channels_max = 512;
+
+} // namespace
+
+channel_pool::connection channel_pool::to(const peer_address& peer) {
+  const int64_t now_us = time_->steady_us();
+  const std::lock_guard hold{lock_};
+  const key where{peer.address, peer.tls_cert_sha256};
+  if (const auto at = open_.find(where); at != open_.end()) {
+    at->second.used_us = now_us;
+    return at->second.open;
+  }
+  if (open_.size() >= channels_max)
+    open_.erase(std::min_element(open_.begin(), open_.end(), [](const auto& a, const auto& b) {
+      return a.second.used_us < b.second.used_us;
+    }));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(message_bytes_max);
+  arguments.SetMaxSendMessageSize(message_bytes_max);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive_timeout_ms);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, connect_timeout_ms);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 500);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5'000);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // Nodes are never to share a connection: what its certificate must be differs.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  entry made;
+  made.node_id = peer.node_id;
+  made.used_us = now_us;
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  if (own_) {
+    made.open.shown = std::make_shared<shown_certificate>();
+    credentials = channel_credentials(*own_, peer.tls_cert_sha256, made.open.shown);
+  } else {
+    credentials = grpc::InsecureChannelCredentials();
+  }
+  made.open.channel = grpc::CreateCustomChannel("dns:///" + peer.address, credentials, arguments);
+  return open_.emplace(where, std::move(made)).first->second.open;
+}
+
+void channel_pool::forget(const std::string& node_id) {
+  const std::lock_guard hold{lock_};
+  std::erase_if(open_, [&](const auto& one) { return one.second.node_id == node_id; });
+}
+
+void channel_pool::close_idle() {
+  const int64_t now_us = time_->steady_us();
+  const std::lock_guard hold{lock_};
+  std::erase_if(
+      open_, [&](const auto& one) { return now_us - one.second.used_us > int64_t{idle_channel_ms} * 1'000; });
+}
+
+size_t channel_pool::size() const {
+  const std::lock_guard hold{lock_};
+  return open_.size();
+}
+
+} // namespace neuroshard::rpc
