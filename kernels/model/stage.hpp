@@ -37,7 +37,7 @@ struct stage_options {
   int64_t decode_rows_max = 64;
   int64_t prefill_rows_max = 512;
   int64_t head_tile_rows = 256; ///< rows whose logits exist at once in training and scoring
-  double slice_flops = 2.6e9;   ///< products are cut to about so much work per slice
+  double slice_flops = 1.6e9;   ///< products are cut to about so much work per slice
 };
 
 /// Bytes by purpose. What is allocated at start, and what serving copies hold now.
