@@ -57,9 +57,9 @@ class Peers(NodeTest):
         other = self.id_of(second)
         wait_for(lambda: self.peers(first).get(other, {}).get("state") == "online", 20, "the other", first)
         second.kill()
-        wait_for(lambda: self.peers(first)[other]["state"] == "stale", 30, "its silence", first)
+        wait_for(lambda: self.peers(first).get(other, {}).get("state") == "stale", 30, "its silence", first)
         second.restart().wait_up()
-        wait_for(lambda: self.peers(first)[other]["state"] == "online", 20, "its return", first)
+        wait_for(lambda: self.peers(first).get(other, {}).get("state") == "online", 20, "its return", first)
 
     def test_the_port_speaks_tls_1_3_with_certificates_alone(self):
         node = self.start_node()

@@ -58,14 +58,13 @@ def write_corpus(path, paragraphs=400, seed=1):
 
 
 def free_port():
-    """A port that is free now, and port + 1000, where peers are served; port + 2000 is in range."""
+    """A port that is free, and port + 1000, where peers are served: below those that connections are made from, so that
+    none of these takes it between an end and the next start."""
     while True:
+        port = random.randrange(10_000, 31_000)
         with socket.socket() as s, socket.socket() as peers:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-            if port > 63000:
-                continue
             try:
+                s.bind(("127.0.0.1", port))
                 peers.bind(("0.0.0.0", port + 1000))
             except OSError:
                 continue
