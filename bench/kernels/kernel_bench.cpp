@@ -1,5 +1,6 @@
 // How fast is every operation of the CPU backend, beside what the machine can do and what oneDNN alone gives?
 // See bench/README.md.
+#include "bench/kernels/ceiling.hpp"
 #include "bench/kernels/report.hpp"
 #include "kernels/cpu/cpu_backend.hpp"
 
@@ -181,6 +182,29 @@ double peak_of(const bench_case& one, const machine_peaks& peaks) {
   return peaks.read;
 }
 
+/// A ceiling in every round: half of it before the operation and half after it.
+struct beside {
+  beside(ceiling* c, double bytes) : what(c), half_bytes(bytes / 2) {}
+
+  void measure_half() {
+    if (what != nullptr)
+      inverse += 0.5 / what->rate(half_bytes);
+  }
+  void end_round(double ours) {
+    if (what == nullptr)
+      return;
+    rates.push_back(1 / inverse);
+    shares.push_back(ours * inverse);
+    inverse = 0;
+  }
+
+  ceiling* what;
+  double half_bytes;
+  double inverse = 0; ///< seconds a gigabyte
+  std::vector<double> rates;
+  std::vector<double> shares;
+};
+
 measured measure(const bench_case& one, const options& o, const machine_peaks& peaks, const device_ptr& cpu,
                  const device_ptr& reference) {
   measured m;
@@ -218,11 +242,26 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
   std::vector<double> rates;
   std::vector<double> library_rates;
   std::vector<double> shares;
+  // No smaller than what the sets of operands have together.
+  const auto stream =
+      stream_ceiling(one.limit, std::max(cache_beyond, one.footprint * sets), cpu_threads(*cpu));
+  std::vector<random_rows> named;
+  for (const prepared_call& c : calls)
+    named.push_back(c.rows);
+  const auto scattered = rows_ceiling(named, cpu_threads(*cpu));
+  beside by_stream(stream.get(), one.work * repeats);
+  beside by_rows(scattered.get(), one.work * repeats);
   for (int round = 0; round < o.rounds; ++round) {
+    by_stream.measure_half();
+    by_rows.measure_half();
     rates.push_back(one.work * repeats * 1e-9 / seconds([&] {
                       for (int i = 0; i < repeats; ++i)
                         call();
                     }));
+    by_rows.measure_half();
+    by_stream.measure_half();
+    by_rows.end_round(rates.back());
+    by_stream.end_round(rates.back());
     if (library) {
       library_rates.push_back(one.work * library_repeats * 1e-9 / seconds([&] {
                                 for (int i = 0; i < library_repeats; ++i)
@@ -236,6 +275,10 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
     }
   }
   m.rate = spread_of(rates);
+  m.ceiling = spread_of(by_stream.rates);
+  m.ceiling_share = spread_of(by_stream.shares).median;
+  m.row_ceiling = spread_of(by_rows.rates);
+  m.row_share = spread_of(by_rows.shares).median;
   m.microseconds = one.work * 1e-3 / m.rate.median;
   m.library = spread_of(library_rates).median;
   m.library_share = spread_of(shares).median;
@@ -245,6 +288,10 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
 int usage(int code) {
   std::fprintf(code == 0 ? stdout : stderr,
                "usage: kernel_bench [--only OP] [--shape TEXT] [--threads N] [--rounds N] [--json FILE]\n"
+               "Beside each memory-bound operation, in every round, a plain copy (or read, where nothing is "
+               "written)\nmoves as many bytes; `share` is the median over the rounds of operation / copy of "
+               "the same round.\nWhere rows are drawn at random, `random rows` is one memcpy for each of the "
+               "same rows, and the share of that.\n"
                "  --only OP     operations whose name contains OP, or one of several with commas between\n"
                "  --shape TEXT  shapes whose name contains TEXT (\"M gate\", \"pico\")\n"
                "  --threads N   threads of the compute pool and of oneDNN (default: all)\n"

@@ -42,10 +42,20 @@ private:
   std::vector<kernels::buffer_ptr> kept_;
 };
 
+/// Rows of an f32 table that a call reads or changes in no order.
+struct random_rows {
+  tensor ids;   ///< i32 [rows]
+  tensor table; ///< f32 [n, width]
+  tensor dense; ///< f32 [rows, width]: what the plain copy goes to or comes from
+  int64_t width = 0;
+  bool scatter = false; ///< from `dense` into the table
+};
+
 /// A call that can be repeated, with what it writes.
 struct prepared_call {
   std::function<kernels::status(kernels::queue&)> run;
   std::vector<tensor> outputs; ///< compared with the reference; may be views of a part
+  random_rows rows{};          ///< width 0: it has none
 };
 
 enum class bound : uint8_t { matrix, copy, read };

@@ -113,7 +113,9 @@ void add_simple(std::vector<bench_case>& to, const char* model, int64_t rows, in
       "embedding", rows_by(model, rows, c), act, elements * (4 + size), rows, [=](workbench& on, int64_t t) {
         embedding_args a{on.indices(t, vocab), on.numbers(dtype::f32, {vocab, c}),
                          on.constant(act, {t, c}, 0)};
-        return prepared_call{[a](queue& q) { return q.ops().embedding(q.impl(), a); }, {a.out}};
+        return prepared_call{[a](queue& q) { return q.ops().embedding(q.impl(), a); },
+                             {a.out},
+                             {a.ids, a.table, on.constant(dtype::f32, {t, c}, 0), c, false}};
       }));
   to.push_back(memory_case(
       "embedding_backward", rows_by(model, rows, c), act, elements * (8 + size), rows,
@@ -121,7 +123,9 @@ void add_simple(std::vector<bench_case>& to, const char* model, int64_t rows, in
         embedding_backward_args a{
             on.indices(t, vocab), on.numbers(act, {t, c}), on.constant(dtype::f32, {vocab, c}, 0), {}};
         a.workspace = on.bytes(on.ops().embedding_backward_workspace(on.device(), a));
-        return prepared_call{[a](queue& q) { return q.ops().embedding_backward(q.impl(), a); }, {a.dtable}};
+        return prepared_call{[a](queue& q) { return q.ops().embedding_backward(q.impl(), a); },
+                             {a.dtable},
+                             {a.ids, a.dtable, on.constant(dtype::f32, {t, c}, 0), c, true}};
       }));
 }
 

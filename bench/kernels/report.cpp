@@ -48,21 +48,37 @@ void print_heading(const machine_peaks& peaks, const std::string& processor, int
   std::printf("%s, %d threads. Peaks: bf16 %.1f GFLOP/s, f32 %.1f GFLOP/s (oneDNN 2048^3), copy %.1f GB/s, "
               "read %.1f GB/s\n\n",
               processor.c_str(), threads, peaks.bf16, peaks.f32, peaks.copy, peaks.read);
-  std::printf("%-23s %-44s %-4s %9s %7s %9s %9s %-7s %6s %8s %7s %9s\n", "operation", "shape", "type",
-              "median", "MAD", "min", "max", "unit", "peak", "us", "oneDNN", "error");
+  std::printf("%-23s %-36s %-4s %8s %6s %8s %8s %-7s %5s %8s %6s %11s %9s %7s %8s\n", "operation", "shape",
+              "type", "median", "MAD", "min", "max", "unit", "peak", "beside", "share", "random rows", "us",
+              "oneDNN", "error");
 }
+
+namespace {
+
+std::string percent(double share) {
+  char text[16] = "";
+  if (share > 0)
+    std::snprintf(text, sizeof text, "%.0f%%", share * 100);
+  return text;
+}
+
+} // namespace
 
 void print_row(const measured& m) {
   const bench_case& one = *m.what;
-  char library[16] = "";
-  if (m.library > 0)
-    std::snprintf(library, sizeof library, "%.0f%%", m.library_share * 100);
   char error[16] = "";
   if (m.error >= 0)
     std::snprintf(error, sizeof error, "%.1e", m.error);
-  std::printf("%-23s %-44s %-4s %9.1f %7.1f %9.1f %9.1f %-7s %5.0f%% %8.1f %7s %9s\n", one.op.c_str(),
-              one.shape.c_str(), one.type == dtype::bf16 ? "bf16" : "f32", m.rate.median, m.rate.deviation,
-              m.rate.low, m.rate.high, unit_of(one), m.rate.median / m.peak * 100, m.microseconds, library,
+  char beside[16] = "";
+  if (m.ceiling_share > 0)
+    std::snprintf(beside, sizeof beside, "%.1f", m.ceiling.median);
+  char rows[24] = "";
+  if (m.row_share > 0)
+    std::snprintf(rows, sizeof rows, "%.1f %4.0f%%", m.row_ceiling.median, m.row_share * 100);
+  std::printf("%-23s %-36s %-4s %8.1f %6.1f %8.1f %8.1f %-7s %4.0f%% %8s %6s %11s %9.1f %7s %8s\n",
+              one.op.c_str(), one.shape.c_str(), one.type == dtype::bf16 ? "bf16" : "f32", m.rate.median,
+              m.rate.deviation, m.rate.low, m.rate.high, unit_of(one), m.rate.median / m.peak * 100, beside,
+              percent(m.ceiling_share).c_str(), rows, m.microseconds, percent(m.library_share).c_str(),
               error);
   std::fflush(stdout);
 }
@@ -89,6 +105,12 @@ bool write_json(const std::string& path, const machine_peaks& peaks, const std::
                  limit_name(one), m.rate.median / m.peak);
     if (m.library > 0)
       std::fprintf(file, ", \"onednn_gflops\": %.2f, \"share_of_onednn\": %.4f", m.library, m.library_share);
+    if (m.ceiling_share > 0)
+      std::fprintf(file, ", \"ceiling_gb_s\": %.2f, \"share_of_ceiling\": %.4f", m.ceiling.median,
+                   m.ceiling_share);
+    if (m.row_share > 0)
+      std::fprintf(file, ", \"random_rows_gb_s\": %.2f, \"share_of_random_rows\": %.4f", m.row_ceiling.median,
+                   m.row_share);
     if (m.error >= 0)
       std::fprintf(file, ", \"error\": %.3e", m.error);
     std::fputc('}', file);
