@@ -18,6 +18,8 @@ namespace {
 
 /// How far ahead of the product a streamed panel is fetched: 8 KiB.
 constexpr int64_t prefetch_steps = 32;
+/// Rows of so many elements are asked for ahead while they are transposed.
+constexpr int64_t streamed_from = 512;
 
 __attribute__((always_inline)) inline __m512bh pairs(__m512i words) {
   return (__m512bh)words;
@@ -193,10 +195,18 @@ void pack_transposed(const pack_args& p) {
   constexpr int64_t pair = sizeof(Act) == 4 ? 1 : 2;
   const int64_t whole = std::min(p.last_step, p.k / pair);
   int64_t s = p.first_step;
+  // Long rows are a weight that comes from memory: 64 streams at once are more than the hardware follows.
+  const bool streams = p.k >= streamed_from;
   if (p.columns == p.width && p.width % 16 == 0)
     for (; s + 16 <= whole; s += 16)
       for (int64_t n = 0; n < p.width; n += 16) {
         const auto* from = static_cast<const Source*>(p.source) + n * p.ld + s * pair;
+        if (streams)
+#pragma GCC unroll 16
+          for (int i = 0; i < 16; ++i)
+            for (size_t line = 0; line < 16 * pair * sizeof(Source); line += 64)
+              _mm_prefetch(reinterpret_cast<const char*>(from + i * p.ld + 2 * 16 * pair) + line,
+                           _MM_HINT_T0);
         vector16 r;
 #pragma GCC unroll 16
         for (int i = 0; i < 16; ++i)

@@ -155,9 +155,8 @@ HWY_INLINE void add_of(const add_args& args, int64_t first, int64_t last) {
     const T* a = row_of<T>(args.a, t);
     const T* b = row_of<T>(args.b, t);
     T* out = row_of<T>(args.out, t);
-    for_vectors(0, args.a.shape[1], [&](int64_t i, size_t n) {
-      store_n(hn::Add(load_n(a + i, n), load_n(b + i, n)), out + i, n);
-    });
+    store_row(out, args.a.shape[1],
+              [&](int64_t i, size_t n) { return hn::Add(load_n(a + i, n), load_n(b + i, n)); });
   }
 }
 
@@ -194,27 +193,22 @@ HWY_INLINE void rms_norm_of(const rms_norm_args& a, int64_t first, int64_t last)
   const float* gain = a.gain.as<float>();
   for (int64_t t = first; t < last; ++t) {
     const T* x = row_of<T>(a.x, t);
-    float squares;
     if (a.residual) {
       const T* residual = row_of<T>(a.residual, t);
       T* sum = row_of<T>(a.sum, t);
-      squares = sum_over(width, [&](int64_t i, size_t n, float_vec s) {
-        const auto y = rounded(hn::Add(load_n(x + i, n), load_n(residual + i, n)), x);
-        store_n(y, sum + i, n);
-        return hn::MulAdd(y, y, s);
-      });
+      store_row(sum, width,
+                [&](int64_t i, size_t n) { return hn::Add(load_n(x + i, n), load_n(residual + i, n)); });
       x = sum;
-    } else {
-      squares = sum_over(width, [&](int64_t i, size_t n, float_vec s) {
-        const auto y = load_n(x + i, n);
-        return hn::MulAdd(y, y, s);
-      });
     }
+    const float squares = sum_over(width, [&](int64_t i, size_t n, float_vec s) {
+      const auto y = load_n(x + i, n);
+      return hn::MulAdd(y, y, s);
+    });
     const float rstd = 1.0F / std::sqrt(squares / static_cast<float>(width) + a.eps);
     T* out = row_of<T>(a.out, t);
     const auto r = set(rstd);
-    for_vectors(0, width, [&](int64_t i, size_t n) {
-      store_n(hn::Mul(hn::Mul(load_n(x + i, n), r), load_n(gain + i, n)), out + i, n);
+    store_row(out, width, [&](int64_t i, size_t n) {
+      return hn::Mul(hn::Mul(load_n(x + i, n), r), load_n(gain + i, n));
     });
     if (a.rstd)
       a.rstd.as<float>()[t * a.rstd.stride[0]] = rstd;

@@ -103,6 +103,19 @@ HWY_INLINE void store_line(float_vec low, float_vec high, T* p) {
   store(high, p + lanes());
 }
 
+/// out[i] = value(i, count) over a row, whole lines at a time. The output may be one of the inputs.
+template <class T, class Value>
+HWY_INLINE void store_row(T* out, int64_t width, const Value& value) {
+  const auto l = static_cast<int64_t>(lanes());
+  int64_t i = 0;
+  for (; i + 2 * l <= width; i += 2 * l) {
+    const auto low = value(i, lanes());
+    const auto high = value(i + l, lanes());
+    store_line(low, high, out + i);
+  }
+  for_vectors(i, width, [&](int64_t j, size_t n) { store_n(value(j, n), out + j, n); });
+}
+
 } // namespace HWY_NAMESPACE
 } // namespace neuroshard::kernels::cpu
 HWY_AFTER_NAMESPACE();
