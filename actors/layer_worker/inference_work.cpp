@@ -139,7 +139,7 @@ forward_reply layer_worker_state::infer_reply(const forward_request& request, co
     const auto& row = output.rows[i];
     const bool ok = row.status == model::infer_status::ok;
     const auto pinned = ok ? stage->session_weights(rows[i].session_id) : nullptr;
-    reply.rows.push_back({status_of(row.status), row.cache_length, pinned ? pinned->id() : 0});
+    reply.rows.push_back({status_of(row.status), row.cache_length, pinned ? pinned->id() : 0, {}});
     if (sampled)
       reply.sampled.push_back(ok ? row.token : -1);
     if (logprobs)

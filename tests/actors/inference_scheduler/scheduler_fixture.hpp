@@ -159,7 +159,7 @@ struct scheduler_fixture
       const auto count = r.mode == forward_mode::decode ? 1U : r.sequence_lengths[i];
       if (outcome == row_status::ok)
         sessions[row.session_id] = row.cache_position + count;
-      reply.rows.push_back({outcome, sessions[row.session_id], copy_id});
+      reply.rows.push_back({outcome, sessions[row.session_id], copy_id, {}});
       if (r.apply_head) {
         reply.sampled.push_back(outcome == row_status::ok ? next(row.session_id, sessions[row.session_id])
                                                           : -1);
