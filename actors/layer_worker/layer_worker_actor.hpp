@@ -95,7 +95,7 @@ struct forward_request {
 struct row_reply {
   row_status status = row_status::ok;
   uint32_t cache_length = 0;
-  uint64_t copy_id = 0; ///< serving copy that the session is pinned to; 0: another node's, or none
+  uint64_t copy_id = 0;    ///< serving copy that the session is pinned to; 0: another node's, or none
   std::string failed_node; ///< of a routed call: where the row failed; empty: here, or nowhere
 };
 
