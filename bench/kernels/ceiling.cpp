@@ -39,11 +39,13 @@ class timed_pool {
 public:
   explicit timed_pool(int threads) : pool_(threads) {}
 
-  /// Seconds until fn(piece) was called for each of so many pieces.
+  /// Seconds until fn(piece) was called for each of so many pieces. Wakes the workers first by a few of them,
+  /// unless a loop has just ended.
   template <class Function>
-  double seconds(int64_t pieces, const Function& fn) {
+  double seconds(int64_t pieces, const Function& fn, bool wakes = true) {
     const kernels::cpu::compute_pool::lock held(pool_);
-    pool_.parallel_for(int64_t{4} * pool_.threads(), [&](int64_t i, int) { fn(i); }); // wakes the workers
+    if (wakes)
+      pool_.parallel_for(std::min(pieces, int64_t{4} * pool_.threads()), [&](int64_t i, int) { fn(i); });
     const auto start = std::chrono::steady_clock::now();
     pool_.parallel_for(pieces, [&](int64_t i, int) { fn(i); });
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -97,7 +99,7 @@ private:
 
 class rows final : public ceiling {
 public:
-  rows(const std::vector<random_rows>& sets, int threads) : sets_(sets), pool_(threads) {}
+  rows(std::vector<random_rows> sets, int threads) : sets_(std::move(sets)), pool_(threads) {}
 
   double rate(double bytes) override {
     const random_rows& like = sets_.front();
@@ -128,6 +130,48 @@ private:
   timed_pool pool_;
 };
 
+class blocks final : public ceiling {
+public:
+  blocks(std::vector<cache_blocks> sets, int threads) : sets_(std::move(sets)), pool_(threads) {}
+
+  double rate(double bytes) override {
+    const cache_blocks& like = sets_.front();
+    const double each =
+        static_cast<double>(like.tables.elements()) * 2 * static_cast<double>(block_bytes(like));
+    const int64_t calls = std::max<int64_t>(1, static_cast<int64_t>(bytes / each + 0.5));
+    double took = 0;
+    for (int64_t i = 0; i < calls; ++i)
+      took += read(sets_[static_cast<size_t>(turn_++) % sets_.size()], i == 0);
+    return static_cast<double>(calls) * each * 1e-9 / took;
+  }
+
+private:
+  static size_t block_bytes(const cache_blocks& set) {
+    return static_cast<size_t>(set.keys.stride[0]) * size_of(set.keys.type);
+  }
+
+  double read(const cache_blocks& set, bool wakes) {
+    constexpr int64_t together = 16; // blocks that a task of the operation reads
+    const int64_t count = set.tables.elements();
+    std::atomic<uint64_t> sum{0};
+    const auto task = [&](int64_t tile) {
+      uint64_t seen = 0;
+      for (int64_t i = tile * together; i < std::min(count, (tile + 1) * together); ++i)
+        for (const tensor* cache : {&set.keys, &set.values})
+          seen ^= read_piece(reinterpret_cast<const uint64_t*>(
+                                 cache->as<std::byte>() +
+                                 static_cast<size_t>(set.tables.as<int32_t>()[i]) * block_bytes(set)),
+                             block_bytes(set) / sizeof(uint64_t));
+      sum.fetch_xor(seen, std::memory_order_relaxed);
+    };
+    return pool_.seconds((count + together - 1) / together, task, wakes);
+  }
+
+  std::vector<cache_blocks> sets_;
+  int64_t turn_ = 0;
+  timed_pool pool_;
+};
+
 } // namespace
 
 std::unique_ptr<ceiling> stream_ceiling(bound limit, double working_set, int threads) {
@@ -143,10 +187,20 @@ std::unique_ptr<ceiling> stream_ceiling(bound limit, double working_set, int thr
   return std::make_unique<streams>(std::move(from), std::move(to), bytes, threads);
 }
 
-std::unique_ptr<ceiling> rows_ceiling(const std::vector<random_rows>& sets, int threads) {
-  if (sets.empty() || sets.front().width == 0)
-    return nullptr;
-  return std::make_unique<rows>(sets, threads);
+std::unique_ptr<ceiling> places_ceiling(const std::vector<prepared_call>& calls, int threads) {
+  std::vector<random_rows> named;
+  std::vector<cache_blocks> read;
+  for (const prepared_call& c : calls) {
+    if (c.rows.width > 0)
+      named.push_back(c.rows);
+    if (c.blocks.tables.data != nullptr)
+      read.push_back(c.blocks);
+  }
+  if (!named.empty())
+    return std::make_unique<rows>(std::move(named), threads);
+  if (!read.empty())
+    return std::make_unique<blocks>(std::move(read), threads);
+  return nullptr;
 }
 
 } // namespace neuroshard::bench

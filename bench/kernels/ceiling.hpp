@@ -20,7 +20,8 @@ public:
 /// `working_set` bytes together. Null where there is no memory for them, or for bound::matrix.
 std::unique_ptr<ceiling> stream_ceiling(bound limit, double working_set, int threads);
 
-/// Copies the same rows in the same order by one memcpy each. Null where no call names its rows.
-std::unique_ptr<ceiling> rows_ceiling(const std::vector<random_rows>& sets, int threads);
+/// Copies the same rows in the same order by one memcpy each, or reads the same blocks of a cache in the same
+/// order, a parallel loop for each call. Null where the calls name neither.
+std::unique_ptr<ceiling> places_ceiling(const std::vector<prepared_call>& calls, int threads);
 
 } // namespace neuroshard::bench

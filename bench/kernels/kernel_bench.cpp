@@ -245,22 +245,19 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
   // No smaller than what the sets of operands have together.
   const auto stream =
       stream_ceiling(one.limit, std::max(cache_beyond, one.footprint * sets), cpu_threads(*cpu));
-  std::vector<random_rows> named;
-  for (const prepared_call& c : calls)
-    named.push_back(c.rows);
-  const auto scattered = rows_ceiling(named, cpu_threads(*cpu));
+  const auto places = places_ceiling(calls, cpu_threads(*cpu));
   beside by_stream(stream.get(), one.work * repeats);
-  beside by_rows(scattered.get(), one.work * repeats);
+  beside by_places(places.get(), one.work * repeats);
   for (int round = 0; round < o.rounds; ++round) {
     by_stream.measure_half();
-    by_rows.measure_half();
+    by_places.measure_half();
     rates.push_back(one.work * repeats * 1e-9 / seconds([&] {
                       for (int i = 0; i < repeats; ++i)
                         call();
                     }));
-    by_rows.measure_half();
+    by_places.measure_half();
     by_stream.measure_half();
-    by_rows.end_round(rates.back());
+    by_places.end_round(rates.back());
     by_stream.end_round(rates.back());
     if (library) {
       library_rates.push_back(one.work * library_repeats * 1e-9 / seconds([&] {
@@ -277,8 +274,8 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
   m.rate = spread_of(rates);
   m.ceiling = spread_of(by_stream.rates);
   m.ceiling_share = spread_of(by_stream.shares).median;
-  m.row_ceiling = spread_of(by_rows.rates);
-  m.row_share = spread_of(by_rows.shares).median;
+  m.places_ceiling = spread_of(by_places.rates);
+  m.places_share = spread_of(by_places.shares).median;
   m.microseconds = one.work * 1e-3 / m.rate.median;
   m.library = spread_of(library_rates).median;
   m.library_share = spread_of(shares).median;

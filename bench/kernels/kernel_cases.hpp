@@ -51,11 +51,19 @@ struct random_rows {
   bool scatter = false; ///< from `dense` into the table
 };
 
+/// Blocks of a paged cache that a call reads, as its block tables name them: all of K and of V.
+struct cache_blocks {
+  tensor tables; ///< i32 [caches, blocks]
+  tensor keys;   ///< [n, 16, heads, size]
+  tensor values;
+};
+
 /// A call that can be repeated, with what it writes.
 struct prepared_call {
   std::function<kernels::status(kernels::queue&)> run;
   std::vector<tensor> outputs; ///< compared with the reference; may be views of a part
   random_rows rows{};          ///< width 0: it has none
+  cache_blocks blocks{};       ///< tables.data null: it has none
 };
 
 enum class bound : uint8_t { matrix, copy, read };

@@ -219,33 +219,37 @@ void add_paged(std::vector<bench_case>& to, const char* model, int64_t caches, i
       static_cast<double>(caches * context * kv_heads * size * 2) * static_cast<double>(size_of(act));
   const double seen = static_cast<double>(caches * rows_each) *
                       (static_cast<double>(context) - static_cast<double>(rows_each - 1) / 2);
-  to.push_back(
-      {.op = "paged_attention",
-       .shape = std::string(model) + " " + std::to_string(caches) + " caches, " + std::to_string(rows_each) +
-                " rows, context " + std::to_string(context),
-       .type = act,
-       .limit = decode ? bound::read : bound::matrix,
-       .work = decode ? cache_bytes : 4 * seen * static_cast<double>(heads * size),
-       .footprint = cache_bytes,
-       .rows = rows_each,
-       .error_rows = std::min<int64_t>(rows_each, 8),
-       .make =
-           [=](workbench& on, int64_t rows) {
-             paged_attention_args a;
-             a.q = on.numbers(act, {caches * rows, heads, size});
-             a.out = on.constant(act, {caches * rows, heads, size}, 0);
-             a.row_cache = on.counting(caches * rows, 1 << 30);
-             for (int64_t t = 0; t < caches * rows; ++t)
-               a.row_cache.as<int32_t>()[t] = static_cast<int32_t>(t / rows);
-             a.positions = on.counting(caches * rows, rows, context - rows);
-             a.tables = on.counting(caches * blocks, 1 << 30);
-             a.tables = make_tensor(a.tables.data, dtype::i32, {caches, blocks});
-             a.key_cache = on.numbers(act, {caches * blocks, kv_block, kv_heads, size});
-             a.value_cache = on.numbers(act, {caches * blocks, kv_block, kv_heads, size});
-             a.workspace = on.bytes(on.ops().paged_attention_workspace(on.device(), a));
-             return prepared_call{[a](queue& q) { return q.ops().paged_attention(q.impl(), a); }, {a.out}};
-           },
-       .library = {}});
+  to.push_back({.op = "paged_attention",
+                .shape = std::string(model) + " " + std::to_string(caches) + " caches, " +
+                         std::to_string(rows_each) + " rows, context " + std::to_string(context),
+                .type = act,
+                .limit = decode ? bound::read : bound::matrix,
+                .work = decode ? cache_bytes : 4 * seen * static_cast<double>(heads * size),
+                .footprint = cache_bytes,
+                .rows = rows_each,
+                .error_rows = std::min<int64_t>(rows_each, 8),
+                .make =
+                    [=](workbench& on, int64_t rows) {
+                      paged_attention_args a;
+                      a.q = on.numbers(act, {caches * rows, heads, size});
+                      a.out = on.constant(act, {caches * rows, heads, size}, 0);
+                      a.row_cache = on.counting(caches * rows, 1 << 30);
+                      for (int64_t t = 0; t < caches * rows; ++t)
+                        a.row_cache.as<int32_t>()[t] = static_cast<int32_t>(t / rows);
+                      a.positions = on.counting(caches * rows, rows, context - rows);
+                      a.tables = on.counting(caches * blocks, 1 << 30);
+                      a.tables = make_tensor(a.tables.data, dtype::i32, {caches, blocks});
+                      // A node's pool has room for more sessions; so it lies in huge pages.
+                      a.key_cache = on.numbers(act, {2 * caches * blocks, kv_block, kv_heads, size});
+                      a.value_cache = on.numbers(act, {2 * caches * blocks, kv_block, kv_heads, size});
+                      a.workspace = on.bytes(on.ops().paged_attention_workspace(on.device(), a));
+                      return prepared_call{[a](queue& q) { return q.ops().paged_attention(q.impl(), a); },
+                                           {a.out},
+                                           {},
+                                           decode ? cache_blocks{a.tables, a.key_cache, a.value_cache}
+                                                  : cache_blocks{}};
+                    },
+                .library = {}});
 }
 
 } // namespace

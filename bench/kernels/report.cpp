@@ -49,7 +49,7 @@ void print_heading(const machine_peaks& peaks, const std::string& processor, int
               "read %.1f GB/s\n\n",
               processor.c_str(), threads, peaks.bf16, peaks.f32, peaks.copy, peaks.read);
   std::printf("%-23s %-36s %-4s %8s %6s %8s %8s %-7s %5s %8s %6s %11s %9s %7s %8s\n", "operation", "shape",
-              "type", "median", "MAD", "min", "max", "unit", "peak", "beside", "share", "random rows", "us",
+              "type", "median", "MAD", "min", "max", "unit", "peak", "beside", "share", "same places", "us",
               "oneDNN", "error");
 }
 
@@ -73,8 +73,8 @@ void print_row(const measured& m) {
   if (m.ceiling_share > 0)
     std::snprintf(beside, sizeof beside, "%.1f", m.ceiling.median);
   char rows[24] = "";
-  if (m.row_share > 0)
-    std::snprintf(rows, sizeof rows, "%.1f %4.0f%%", m.row_ceiling.median, m.row_share * 100);
+  if (m.places_share > 0)
+    std::snprintf(rows, sizeof rows, "%.1f %4.0f%%", m.places_ceiling.median, m.places_share * 100);
   std::printf("%-23s %-36s %-4s %8.1f %6.1f %8.1f %8.1f %-7s %4.0f%% %8s %6s %11s %9.1f %7s %8s\n",
               one.op.c_str(), one.shape.c_str(), one.type == dtype::bf16 ? "bf16" : "f32", m.rate.median,
               m.rate.deviation, m.rate.low, m.rate.high, unit_of(one), m.rate.median / m.peak * 100, beside,
@@ -108,9 +108,9 @@ bool write_json(const std::string& path, const machine_peaks& peaks, const std::
     if (m.ceiling_share > 0)
       std::fprintf(file, ", \"ceiling_gb_s\": %.2f, \"share_of_ceiling\": %.4f", m.ceiling.median,
                    m.ceiling_share);
-    if (m.row_share > 0)
-      std::fprintf(file, ", \"random_rows_gb_s\": %.2f, \"share_of_random_rows\": %.4f", m.row_ceiling.median,
-                   m.row_share);
+    if (m.places_share > 0)
+      std::fprintf(file, ", \"same_places_gb_s\": %.2f, \"share_of_same_places\": %.4f",
+                   m.places_ceiling.median, m.places_share);
     if (m.error >= 0)
       std::fprintf(file, ", \"error\": %.3e", m.error);
     std::fputc('}', file);

@@ -25,8 +25,8 @@ struct measured {
   double library_share = 0; ///< median over the rounds of ours / oneDNN
   spread ceiling;           ///< GB/s of a plain copy or read beside the operation; 0 for products
   double ceiling_share = 0; ///< median over the rounds of ours / ceiling
-  spread row_ceiling;       ///< likewise of the same random rows, one memcpy each
-  double row_share = 0;
+  spread places_ceiling;    ///< likewise of the same rows or blocks, see places_ceiling()
+  double places_share = 0;
   double error = -1; ///< max |a - b| / max |b| against the reference; -1 when there is nothing to compare
 };
 

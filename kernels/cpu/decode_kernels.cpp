@@ -27,25 +27,26 @@ constexpr int vectors_together = 4;
 constexpr int heads_together = 2;
 constexpr int vectors_together = 4;
 #endif
-constexpr int64_t slots_together = 4;
+constexpr int slots_together = 4;
 constexpr int64_t block_slots = decode_run / decode_blocks;
 
-template <class T>
-HWY_INLINE const T* slot_of(const void* const* blocks, int64_t slot, int64_t stride) {
-  return static_cast<const T*>(blocks[slot / block_slots]) + slot % block_slots * stride;
-}
+/// Asks for a block little by little, while the one before it is worked on: the hardware fetches ahead within
+/// a page only, and blocks of a few KiB lie wherever there was room.
+class fetcher {
+public:
+  HWY_INLINE fetcher(const void* block, int64_t bytes)
+      : at_(static_cast<const std::byte*>(block)), end_(block == nullptr ? at_ : at_ + bytes) {}
 
-/// Asks for what belongs to the slots [first, first + count) in the share of the blocks after this run: while
-/// one run is worked on, the next one comes from memory.
-HWY_INLINE void fetch_ahead(const std::byte* const* blocks, int64_t slot_bytes, int64_t first,
-                            int64_t count) {
-  const std::byte* block = blocks[first / block_slots];
-  if (block == nullptr)
-    return;
-  const std::byte* from = block + first % block_slots * slot_bytes;
-  for (int64_t at = 0; at < count * slot_bytes; at += 64)
-    hwy::Prefetch(from + at);
-}
+  HWY_INLINE void take(int64_t bytes) {
+    const std::byte* until = at_ + std::min<int64_t>(bytes, end_ - at_);
+    for (; at_ < until; at_ += 64)
+      hwy::Prefetch(at_);
+  }
+
+private:
+  const std::byte* at_;
+  const std::byte* end_;
+};
 
 #if HWY_TARGET == HWY_AVX3
 /// sum + the products of pairs of bf16, added in f32.
@@ -58,69 +59,120 @@ HWY_INLINE __m512i load_pairs(const void* p, int64_t elements) {
 }
 #endif
 
-/// The four sums over the lanes of four vectors, times `scale`.
-HWY_INLINE void store_sums(float_vec a, float_vec b, float_vec c, float_vec e, float scale, float* to) {
+/// The sums of four vectors, in parts: element i of each group of four lanes is a part of the sum of vector
+/// i.
+HWY_INLINE float_vec quarters_of(float_vec a, float_vec b, float_vec c, float_vec e) {
   const float_tag d;
   const hn::RepartitionToWide<float_tag> dd;
-  const hn::FixedTag<float, 4> four;
   const auto ab = hn::BitCast(dd, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
   const auto ce = hn::BitCast(dd, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  const auto quarters = hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)),
-                                hn::BitCast(d, hn::InterleaveUpper(dd, ab, ce)));
-  HWY_ALIGN float held[hn::MaxLanes(float_tag())];
-  hn::Store(quarters, d, held);
-  auto sum = hn::Load(four, held);
-  for (size_t i = 4; i < lanes(); i += 4)
-    sum = hn::Add(sum, hn::Load(four, held + i));
-  hn::StoreU(hn::Mul(sum, hn::Set(four, scale)), four, to);
+  return hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)),
+                 hn::BitCast(d, hn::InterleaveUpper(dd, ab, ce)));
 }
 
-/// scores[Heads, 64] of all slots; -inf beyond them.
+/// Adds the parts of 16 sums up and stores them, times `scale`.
+HWY_INLINE void store_sums(const float_vec (&quarters)[4], float scale, float* to) {
+#if HWY_TARGET == HWY_AVX3
+  const auto half = [](float_vec x, float_vec y) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x.raw, y.raw, 0x44), _mm512_shuffle_f32x4(x.raw, y.raw, 0xee));
+  };
+  const __m512 ab = half(quarters[0], quarters[1]);
+  const __m512 ce = half(quarters[2], quarters[3]);
+  const float_vec sums{_mm512_add_ps(_mm512_shuffle_f32x4(ab, ce, 0x88), _mm512_shuffle_f32x4(ab, ce, 0xdd))};
+  store(hn::Mul(sums, hn::Set(float_tag(), scale)), to);
+#else
+  const hn::FixedTag<float, 4> four;
+  for (int i = 0; i < 4; ++i) {
+    HWY_ALIGN float held[hn::MaxLanes(float_tag())];
+    hn::Store(quarters[i], float_tag(), held);
+    auto sum = hn::Load(four, held);
+    for (size_t at = 4; at < lanes(); at += 4)
+      sum = hn::Add(sum, hn::Load(four, held + at));
+    hn::StoreU(hn::Mul(sum, hn::Set(four, scale)), four, to + i * 4);
+  }
+#endif
+}
+
+/// Slots of one block, as one kv head sees them.
+template <class T>
+struct block_part {
+  const T* first;
+  int64_t stride;
+  int64_t slots;
+  int64_t share; ///< bytes of the next block to ask for at each slot
+};
+
+/// Elements that one step of a product takes.
+template <class T>
+HWY_INLINE int64_t step_of() {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, native_bf16>)
+    return 2 * static_cast<int64_t>(lanes());
+#endif
+  return static_cast<int64_t>(lanes());
+}
+
+/// Adds the products of elements [d, d + step), of which `elements` exist: whole steps need no look at that.
+template <class T, int Heads, bool Whole>
+HWY_INLINE void add_step(const T* const (&k)[slots_together], const T* const (&q)[Heads], int64_t d,
+                         int64_t elements, float_vec (&sum)[slots_together][Heads]) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, native_bf16>) {
+    const auto get = [&](const T* p) {
+      return Whole ? _mm512_loadu_si512(p + d) : load_pairs(p + d, elements);
+    };
+    __m512i key[slots_together];
+    for (int i = 0; i < slots_together; ++i)
+      key[i] = get(k[i]);
+    for (int h = 0; h < Heads; ++h) {
+      const __m512i query = get(q[h]);
+      for (int i = 0; i < slots_together; ++i)
+        sum[i][h] = add_products(sum[i][h], key[i], query);
+    }
+    return;
+  }
+#endif
+  const auto get = [&](const T* p) {
+    return Whole ? load(p + d) : load_n(p + d, static_cast<size_t>(elements));
+  };
+  float_vec key[slots_together];
+  for (int i = 0; i < slots_together; ++i)
+    key[i] = get(k[i]);
+  for (int h = 0; h < Heads; ++h) {
+    const auto query = get(q[h]);
+    for (int i = 0; i < slots_together; ++i)
+      sum[i][h] = hn::MulAdd(key[i], query, sum[i][h]);
+  }
+}
+
+/// scores[Heads, 16] of the slots of one block; rubbish beyond them.
 template <class T, int Heads>
-HWY_INLINE void score(const decode_run_args& a, int64_t head, float* scores) {
-  const auto l = static_cast<int64_t>(lanes());
-  for (int64_t j = 0; j < a.count; j += slots_together) {
-    if (head == 0)
-      fetch_ahead(a.next_keys, a.next_slot_bytes, j, slots_together);
+HWY_INLINE void score(const decode_run_args& a, const block_part<T>& block, int64_t head, float* scores,
+                      fetcher& next) {
+  const int64_t size = a.size;
+  const T* q[Heads];
+  for (int h = 0; h < Heads; ++h)
+    q[h] = static_cast<const T*>(a.q) + (head + h) * a.q_width;
+  float_vec quarters[Heads][block_slots / slots_together];
+  for (int64_t j = 0; j < block_slots; j += slots_together) {
+    next.take(slots_together * block.share);
     const T* k[slots_together];
     float_vec sum[slots_together][Heads];
     for (int64_t i = 0; i < slots_together; ++i) {
-      k[i] = slot_of<T>(a.keys, std::min(j + i, a.count - 1), a.stride);
+      k[i] = block.first + std::min(j + i, block.slots - 1) * block.stride;
       for (int h = 0; h < Heads; ++h)
         sum[i][h] = hn::Zero(float_tag());
     }
-#if HWY_TARGET == HWY_AVX3
-    if constexpr (std::is_same_v<T, native_bf16>)
-      for (int64_t d = 0; d < a.size; d += 2 * l) {
-        __m512i key[slots_together];
-        for (int64_t i = 0; i < slots_together; ++i)
-          key[i] = load_pairs(k[i] + d, a.size - d);
-        for (int h = 0; h < Heads; ++h) {
-          const auto* q = static_cast<const bf16*>(a.q) + (head + h) * a.q_width;
-          const __m512i query = load_pairs(q + d, a.size - d);
-          for (int64_t i = 0; i < slots_together; ++i)
-            sum[i][h] = add_products(sum[i][h], key[i], query);
-        }
-      }
-    else
-#endif
-      for (int64_t d = 0; d < a.size; d += l) {
-        const auto n = static_cast<size_t>(a.size - d);
-        float_vec key[slots_together];
-        for (int64_t i = 0; i < slots_together; ++i)
-          key[i] = load_n(k[i] + d, n);
-        for (int h = 0; h < Heads; ++h) {
-          const auto query = load_n(static_cast<const T*>(a.q) + (head + h) * a.q_width + d, n);
-          for (int64_t i = 0; i < slots_together; ++i)
-            sum[i][h] = hn::MulAdd(key[i], query, sum[i][h]);
-        }
-      }
+    int64_t d = 0;
+    for (; d + step_of<T>() <= size; d += step_of<T>())
+      add_step<T, Heads, true>(k, q, d, size - d, sum);
+    if (d < size)
+      add_step<T, Heads, false>(k, q, d, size - d, sum);
     for (int h = 0; h < Heads; ++h)
-      store_sums(sum[0][h], sum[1][h], sum[2][h], sum[3][h], a.scale, scores + h * decode_run + j);
+      quarters[h][j / slots_together] = quarters_of(sum[0][h], sum[1][h], sum[2][h], sum[3][h]);
   }
   for (int h = 0; h < Heads; ++h)
-    std::fill(scores + h * decode_run + a.count, scores + (h + 1) * decode_run,
-              -std::numeric_limits<float>::infinity());
+    store_sums(quarters[h], a.scale, scores + h * decode_run);
 }
 
 /// Turns the scores of one head into weights; answers by what the sums so far must shrink.
@@ -143,23 +195,71 @@ HWY_INLINE float weigh(float* scores, float& largest, float& total) {
   return shrink;
 }
 
-/// Elements [first, first + Vectors * lanes) of the sums, or fewer where the row ends.
-template <class T, int Heads, int Vectors>
-HWY_INLINE void add_values(const decode_run_args& a, int64_t head, int64_t first, const float* weights,
-                           const float* shrink) {
+/// The sums of `Vectors` vectors of one head. Of bf16 the even and the odd elements are what is in the lower
+/// and the upper halves of the words, so sums are kept in this order while a block is added.
+template <class T, int Vectors>
+HWY_INLINE void load_sums(const float* from, float shrink, float_vec (&sum)[Vectors]) {
+  const auto by = hn::Set(float_tag(), shrink);
+  for (int v = 0; v < Vectors; ++v)
+    sum[v] = hn::Mul(load(from + v * static_cast<int64_t>(lanes())), by);
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (sizeof(T) == 2 && Vectors % 2 == 0)
+    for (int v = 0; v < Vectors; v += 2) {
+      const float_vec low = sum[v];
+      sum[v] = hn::ConcatEven(float_tag(), sum[v + 1], low);
+      sum[v + 1] = hn::ConcatOdd(float_tag(), sum[v + 1], low);
+    }
+#endif
+}
+template <class T, int Vectors>
+HWY_INLINE void store_sums(const float_vec (&sum)[Vectors], float* to) {
   const auto l = static_cast<int64_t>(lanes());
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (sizeof(T) == 2 && Vectors % 2 == 0) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    for (int v = 0; v < Vectors; v += 2) {
+      store(float_vec{_mm512_permutex2var_ps(sum[v].raw, low, sum[v + 1].raw)}, to + v * l);
+      store(float_vec{_mm512_permutex2var_ps(sum[v].raw, high, sum[v + 1].raw)}, to + (v + 1) * l);
+    }
+    return;
+  }
+#endif
+  for (int v = 0; v < Vectors; ++v)
+    store(sum[v], to + v * l);
+}
+/// A row of values in the order of the sums; `elements` are left of it.
+template <class T, int Vectors>
+HWY_INLINE void load_values(const T* from, int64_t elements, float_vec (&value)[Vectors]) {
+  const auto l = static_cast<int64_t>(lanes());
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (sizeof(T) == 2 && Vectors % 2 == 0) {
+    for (int v = 0; v < Vectors; v += 2) {
+      const __m512i pairs = _mm512_loadu_si512(from + v * l);
+      value[v] = float_vec{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
+      value[v + 1] = float_vec{
+          _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))))};
+    }
+    return;
+  }
+#endif
+  for (int v = 0; v < Vectors; ++v)
+    value[v] = load_n(from + v * l, static_cast<size_t>(elements - v * l));
+}
+
+/// Adds the slots of one block to the elements [first, first + Vectors * lanes) of the sums, or to fewer
+/// where the row ends.
+template <class T, int Heads, int Vectors>
+HWY_INLINE void add_values(const decode_run_args& a, const block_part<T>& block, int64_t head, int64_t first,
+                           const float* weights, const float* shrink, fetcher& next) {
   float* to = a.sums + head * a.width + first;
   float_vec sum[Heads][Vectors];
   for (int h = 0; h < Heads; ++h)
-    for (int v = 0; v < Vectors; ++v)
-      sum[h][v] = hn::Mul(load(to + h * a.width + v * l), hn::Set(float_tag(), shrink[h]));
-  for (int64_t j = 0; j < a.count; ++j) {
-    if (head == 0 && first == 0)
-      fetch_ahead(a.next_values, a.next_slot_bytes, j, 1);
-    const T* row = slot_of<T>(a.values, j, a.stride) + first;
+    load_sums<T>(to + h * a.width, shrink[h], sum[h]);
+  for (int64_t j = 0; j < block.slots; ++j) {
+    next.take(block.share);
     float_vec value[Vectors];
-    for (int v = 0; v < Vectors; ++v)
-      value[v] = load_n(row + v * l, static_cast<size_t>(a.size - first - v * l));
+    load_values(block.first + j * block.stride + first, a.size - first, value);
     for (int h = 0; h < Heads; ++h) {
       const auto weight = hn::Set(float_tag(), weights[h * decode_run + j]);
       for (int v = 0; v < Vectors; ++v)
@@ -167,42 +267,80 @@ HWY_INLINE void add_values(const decode_run_args& a, int64_t head, int64_t first
     }
   }
   for (int h = 0; h < Heads; ++h)
-    for (int v = 0; v < Vectors; ++v)
-      store(sum[h][v], to + h * a.width + v * l);
+    store_sums<T>(sum[h], to + h * a.width);
 }
 
 template <class T, int Heads>
-HWY_INLINE void take_heads(const decode_run_args& a, int64_t head) {
+HWY_INLINE void add_rows(const decode_run_args& a, const block_part<T>& block, int64_t head,
+                         const float* weights, const float* shrink, fetcher& next) {
   const auto l = static_cast<int64_t>(lanes());
-  HWY_ALIGN float scores[Heads * decode_run];
-  float shrink[Heads];
-  score<T, Heads>(a, head, scores);
-  for (int h = 0; h < Heads; ++h)
-    shrink[h] = weigh(scores + h * decode_run, a.largest[head + h], a.total[head + h]);
   int64_t d = 0;
   for (; d + vectors_together * l <= a.size; d += vectors_together * l)
-    add_values<T, Heads, vectors_together>(a, head, d, scores, shrink);
+    add_values<T, Heads, vectors_together>(a, block, head, d, weights, shrink, next);
   for (; d < a.size; d += l)
-    add_values<T, Heads, 1>(a, head, d, scores, shrink);
+    add_values<T, Heads, 1>(a, block, head, d, weights, shrink, next);
 }
 
+/// Calls fn.template operator()<Heads>(first) for all heads of a group.
+template <class Function>
+HWY_INLINE void for_heads(int64_t heads, const Function& fn) {
+  int64_t head = 0;
+  for (; head + heads_together <= heads; head += heads_together)
+    fn.template operator()<heads_together>(head);
+  if constexpr (heads_together > 2) {
+    if (heads - head == 3)
+      return fn.template operator()<3>(head);
+    if (heads - head == 2)
+      return fn.template operator()<2>(head);
+  }
+  if (head < heads)
+    fn.template operator()<1>(head);
+}
+
+/// All heads go over a block before the next one begins, so that memory is read in its order.
 template <class T>
 void take_run(const decode_run_args& a) {
-  int64_t head = 0;
-  for (; head + heads_together <= a.heads; head += heads_together)
-    take_heads<T, heads_together>(a, head);
-  if constexpr (heads_together > 2) {
-    if (a.heads - head == 3) {
-      take_heads<T, 3>(a, head);
-      return;
-    }
-    if (a.heads - head == 2) {
-      take_heads<T, 2>(a, head);
-      return;
+  const int64_t blocks = (a.count + block_slots - 1) / block_slots;
+  const int64_t heads = a.kv_heads * a.group;
+  const int64_t block_bytes = block_slots * a.stride * static_cast<int64_t>(sizeof(T));
+  float* shrink = a.weights + heads * decode_run;
+  const void* blocks_in_order[2 * decode_blocks + decode_ahead];
+  std::copy_n(a.keys, blocks, blocks_in_order);
+  std::copy_n(a.values, blocks, blocks_in_order + blocks);
+  std::copy_n(a.next, decode_ahead, blocks_in_order + 2 * blocks);
+  const auto part_of = [&](const void* block, int64_t b, int64_t g) {
+    return block_part<T>{.first = static_cast<const T*>(block) + g * a.head_stride,
+                         .stride = a.stride,
+                         .slots = std::min(block_slots, a.count - b * block_slots),
+                         .share = a.stride * static_cast<int64_t>(sizeof(T)) / a.kv_heads};
+  };
+  for (int64_t b = 0; b < blocks; ++b) {
+    fetcher next(blocks_in_order[b + decode_ahead], block_bytes);
+    for (int64_t g = 0; g < a.kv_heads; ++g) {
+      const auto part = part_of(a.keys[b], b, g);
+      for_heads(a.group, [&]<int Heads>(int64_t first) {
+        const int64_t head = g * a.group + first;
+        score<T, Heads>(a, part, head, a.weights + head * decode_run + b * block_slots, next);
+      });
     }
   }
-  if (head < a.heads)
-    take_heads<T, 1>(a, head);
+  for (int64_t head = 0; head < heads; ++head) {
+    float* scores = a.weights + head * decode_run;
+    std::fill(scores + a.count, scores + decode_run, -std::numeric_limits<float>::infinity());
+    shrink[head] = weigh(scores, a.largest[head], a.total[head]);
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    fetcher next(blocks_in_order[blocks + b + decode_ahead], block_bytes);
+    for (int64_t g = 0; g < a.kv_heads; ++g) {
+      const auto part = part_of(a.values[b], b, g);
+      for_heads(a.group, [&]<int Heads>(int64_t first) {
+        const int64_t head = g * a.group + first;
+        add_rows<T, Heads>(a, part, head, a.weights + head * decode_run + b * block_slots, shrink + head,
+                           next);
+      });
+    }
+    std::fill_n(shrink, heads, 1.0F);
+  }
 }
 
 constexpr decode_run_function take_half = take_run<bf16>;

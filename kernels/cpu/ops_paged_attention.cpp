@@ -189,17 +189,20 @@ private:
       if (!is_blocked(tile / chunks))
         decode_chunk(tile / chunks, tile % chunks, device_.pool.scratch(worker));
     });
-    device_.pool.parallel_for(divide_up(rows, 8), [&](int64_t tile, int worker) {
-      for (int64_t t = tile * 8; t < std::min(rows, tile * 8 + 8); ++t)
-        if (!is_blocked(t))
-          combine(t, reinterpret_cast<float*>(device_.pool.scratch(worker)));
+    device_.pool.parallel_for(rows * kv_heads_, [&](int64_t tile, int worker) {
+      if (!is_blocked(tile / kv_heads_))
+        combine(tile / kv_heads_, tile % kv_heads_ * at_.group,
+                reinterpret_cast<float*>(device_.pool.scratch(worker)));
     });
   }
 
-  /// Scratch memory of a decode task: sums of all heads, then their largest scores and totals.
-  size_t decode_bytes() const { return static_cast<size_t>(a_.q.shape[1] * (at_.width + 2)) * sizeof(float); }
+  /// Scratch memory of a decode task: sums of all heads, their largest scores and totals, the kernel's
+  /// weights.
+  size_t decode_bytes() const {
+    return static_cast<size_t>(a_.q.shape[1] * (at_.width + 2 + decode_run + 1)) * sizeof(float);
+  }
 
-  /// All heads of one row over one chunk, a run of slots after the other, each for all kv heads in turn.
+  /// All heads of one row over one chunk, a run of slots after the other.
   void decode_chunk(int64_t t, int64_t chunk, std::byte* scratch) const {
     const int64_t seen = legal(t) ? index_at(a_.positions, t) + 1 : 0;
     const int64_t first = chunk * chunk_positions;
@@ -214,39 +217,30 @@ private:
     std::fill_n(largest, heads, -std::numeric_limits<float>::infinity());
     std::fill_n(total, heads, 0.0F);
     const int64_t cache = index_at(a_.row_cache, t);
-    const int64_t share = a_.key_cache.stride[1] / kv_heads_ * element_; // of a slot of all heads
-    // In f32 the bandwidth is all, and reading straight through has more of it than asking piece by piece.
-    const bool ahead = a_.q.type == dtype::bf16;
+    decode_run_args run{.q = query(t, 0),
+                        .q_width = a_.q.stride[1],
+                        .scale = at_.scale * log2e,
+                        .kv_heads = kv_heads_,
+                        .group = at_.group,
+                        .size = at_.size,
+                        .width = at_.width,
+                        .stride = a_.key_cache.stride[1],
+                        .head_stride = a_.key_cache.stride[2],
+                        .weights = total + heads,
+                        .largest = largest,
+                        .total = total,
+                        .sums = sums};
     for (int64_t position = first; position < last; position += decode_run) {
       const int64_t end = std::min(last, position + decode_run);
-      if (position == first || !ahead) {
-        read_through(a_.key_cache, cache, position, end);
-        read_through(a_.value_cache, cache, position, end);
+      run.count = end - position;
+      for (int64_t i = 0; position + i * kv_block < end; ++i) {
+        run.keys[i] = slots_of(a_.key_cache, cache, 0, position + i * kv_block);
+        run.values[i] = slots_of(a_.value_cache, cache, 0, position + i * kv_block);
       }
-      for (int64_t g = 0; g < kv_heads_; ++g) {
-        const int64_t head = g * at_.group;
-        decode_run_args run{.q = query(t, head),
-                            .q_width = a_.q.stride[1],
-                            .scale = at_.scale * log2e,
-                            .heads = at_.group,
-                            .size = at_.size,
-                            .width = at_.width,
-                            .stride = a_.key_cache.stride[1],
-                            .count = end - position,
-                            .next_slot_bytes = share,
-                            .largest = largest + head,
-                            .total = total + head,
-                            .sums = sums + head * at_.width};
-        for (int64_t i = 0; position + i * kv_block < end; ++i) {
-          run.keys[i] = slots_of(a_.key_cache, cache, g, position + i * kv_block);
-          run.values[i] = slots_of(a_.value_cache, cache, g, position + i * kv_block);
-        }
-        for (int64_t i = 0; ahead && i < decode_blocks && end + i * kv_block < seen; ++i) {
-          run.next_keys[i] = slots_of(a_.key_cache, cache, 0, end + i * kv_block) + g * kv_block * share;
-          run.next_values[i] = slots_of(a_.value_cache, cache, 0, end + i * kv_block) + g * kv_block * share;
-        }
-        take_run_(run);
-      }
+      for (int64_t i = 0; i < decode_ahead; ++i)
+        run.next[i] =
+            end + i * kv_block < seen ? slots_of(a_.key_cache, cache, 0, end + i * kv_block) : nullptr;
+      take_run_(run);
     }
     float* result = partial(t, chunk);
     std::copy_n(largest, heads, result);
@@ -255,23 +249,12 @@ private:
       std::copy_n(sums + h * at_.width, at_.size, result + 2 * heads + h * at_.size);
   }
 
-  /// Brings the slots of a run into the cache in the order in which they lie in memory: the hardware
-  /// fetches ahead of that, but not of a head's slots, which are short pieces far apart.
-  void read_through(const tensor& cache, int64_t which, int64_t position, int64_t end) const {
-    for (; position < end; position += kv_block) {
-      const std::byte* block = slots_of(cache, which, 0, position);
-      const int64_t bytes = std::min(kv_block, end - position) * cache.stride[1] * element_;
-      for (int64_t i = 0; i < bytes; i += 64)
-        static_cast<void>(*static_cast<const volatile std::byte*>(block + i));
-    }
-  }
-
-  /// Adds the chunks of one row up, in their order.
-  void combine(int64_t t, float* sums) const {
+  /// Adds the chunks of one row up, in their order, for the heads of a group.
+  void combine(int64_t t, int64_t first_head, float* sums) const {
     const int64_t seen = legal(t) ? index_at(a_.positions, t) + 1 : 0;
     const int64_t chunks = divide_up(seen, chunk_positions);
     const int64_t heads = a_.q.shape[1];
-    for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t h = first_head; h < first_head + at_.group; ++h) {
       std::byte* out = output(t, h);
       if (chunks == 0) {
         std::memset(out, 0, static_cast<size_t>(at_.size * element_));
