@@ -44,6 +44,8 @@ CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::peer_call<neuroshard::heartbe
 CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::peer_call<neuroshard::leave_request>))
 CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::peer_call<neuroshard::find_peers_request>))
 CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::peer_call<neuroshard::ping_request>))
+CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::peer_call<neuroshard::get_layer_map_request>))
+CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::peer_call<neuroshard::publish_request>))
 CAF_ADD_TYPE_ID(neuroshard_peer_link, (neuroshard::forget_peer))
 CAF_END_TYPE_ID_BLOCK(neuroshard_peer_link)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::announce_request>)
@@ -51,6 +53,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::heartbeat_reques
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::leave_request>)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::find_peers_request>)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::ping_request>)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::get_layer_map_request>)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_call<neuroshard::publish_request>)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::forget_peer)
 
 namespace neuroshard {
@@ -62,6 +66,8 @@ using peer_link_actor = caf::typed_actor<
     caf::replies_to<peer_call<leave_request>>::with<void>,
     caf::replies_to<peer_call<find_peers_request>>::with<find_peers_reply>,
     caf::replies_to<peer_call<ping_request>>::with<ping_reply>,
+    caf::replies_to<peer_call<get_layer_map_request>>::with<get_layer_map_reply>,
+    caf::replies_to<peer_call<publish_request>>::with<publish_reply>,
     // A node that is gone.
     caf::reacts_to<forget_peer>,
     // Ends what is under way; every call is answered.

@@ -52,6 +52,7 @@ struct node_description {
   float ms_per_layer = 0;
   std::vector<unit_state> units; ///< held, at model_version
   std::optional<kernels::digest> economics_hash;
+  uint32_t max_layers = 0; ///< holds so many at most; 0: by memory
   friend bool operator==(const node_description&, const node_description&) = default;
 };
 
@@ -90,7 +91,12 @@ struct announce_request {
 struct announce_reply {
   connection_end by; ///< filled in by the caller's gateway
   signed_blob self;
-  std::vector<signed_blob> peers; ///< at most told_peers_max
+  std::vector<signed_blob> peers;       ///< at most told_peers_max
+  std::optional<signed_blob> layer_map; ///< as held by the one that answers
+  uint32_t assigned_begin = 0;          ///< the caller's part in that map
+  uint32_t assigned_end = 0;
+  bool assigned_embedding = false;
+  bool assigned_head = false;
   std::string observed_host;
   uint32_t heartbeat_interval_ms = 0;
   /// What the receiver's gateway binds the certificate to; stays on this side of the wire.
@@ -132,6 +138,34 @@ struct find_peers_request {
 };
 struct find_peers_reply {
   std::vector<signed_blob> peers;
+};
+
+struct get_layer_map_request {
+  connection_end from;
+  uint64_t known_version = 0;
+};
+struct get_layer_map_reply {
+  std::optional<signed_blob> layer_map; ///< nothing: there is none, or it is the known one
+  bool not_modified = false;
+};
+
+/// What is published; other numbers may come and are handed to nobody.
+enum class publish_kind : uint32_t { delta_set = 6, round_end = 7, layer_map = 8, receipt = 9 };
+
+inline constexpr size_t publish_bytes_max = 256 * 1024; ///< of a blob
+inline constexpr uint32_t publish_ttl_max = 6;
+
+struct publish_request {
+  connection_end from;
+  publish_kind kind{};
+  kernels::digest id{}; ///< SHA-256 of the payload
+  signed_blob blob;
+  uint32_t ttl = 0; ///< 0: for the receiver alone
+};
+struct publish_reply {
+  bool accepted = false;
+  bool duplicate = false;
+  std::string reason; ///< snake_case, when it was not accepted
 };
 
 struct ping_request {

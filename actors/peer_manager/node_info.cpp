@@ -162,6 +162,7 @@ std::string encode_node_info(const node_description& from) {
   }
   if (from.economics_hash)
     wire::put_bytes(out, 25, wire::view_of(*from.economics_hash));
+  wire::put_unsigned(out, 50, from.max_layers);
   return out;
 }
 
@@ -219,6 +220,8 @@ caf::expected<node_description> decode_node_info(std::string_view bytes) {
       return take_unit(field, made.units);
     case 25:
       return take_digest(field, made.economics_hash);
+    case 50:
+      return wire::take_number(field, made.max_layers);
     default:
       return true;
     }

@@ -43,6 +43,7 @@ void peer_manager_state::start(peer_manager_parts with, peer_manager_options how
   table = peer_table{options.own, options.total_layers};
   for (const auto& address : options.seed_peers)
     seeds.push_back({address, {}, 0, 0, false});
+  started_us = parts.time->steady_us();
   if (parts.identity)
     sign_own();
 }
@@ -89,6 +90,8 @@ caf::expected<signed_node_ptr> peer_manager_state::met(const signed_blob& node, 
     return refused_peer(errc::forbidden, "economics", "The two nodes have different economics.");
   if (auto in = table.meet(*read, end.host, now_us, parts.time->unix_us()); !in)
     return in.error();
+  if (met_us == 0)
+    met_us = now_us;
   return read;
 }
 
@@ -126,6 +129,7 @@ caf::result<announce_reply> peer_manager_state::announced(announce_request& from
     known->told = upto;
     known->told_sequence = table.own().sequence;
   }
+  fill_in_map(reply, id);
   reply.observed_host = from.from.host;
   reply.heartbeat_interval_ms = static_cast<uint32_t>(heartbeat_us / 1'000);
   reply.bound_node_id = id;
@@ -142,6 +146,7 @@ caf::result<heartbeat_reply> peer_manager_state::heartbeat(const heartbeat_reque
   auto& peer = *table.find((*node)->what.node_id);
   peer.training = from.training;
   heartbeat_reply reply;
+  reply.map_version = map ? map->what.version : 0;
   auto [records, upto] = table.changed_since(peer.told, (*node)->what.node_id, told_peers_max);
   reply.delta = std::move(records);
   peer.told = upto;
@@ -179,11 +184,26 @@ void peer_manager_state::left(const leave_request& from) {
   if (!table.leave(from.from.node_id, parts.time->steady_us()))
     return;
   log::info(name, "peer-left node={}", from.from.node_id);
+  scores.forget(from.from.node_id);
   if (parts.link)
     self->send(parts.link, forget_peer{from.from.node_id});
 }
 
 // ----------------------------------------------------------------------------------- what this node asks
+
+caf::result<model_route> peer_manager_state::route(const route_request& wanted) {
+  uint64_t random = 0;
+  parts.random->fill(&random, sizeof random);
+  auto found = table.route(wanted, scores, parts.time->steady_us(), random);
+  if (!found)
+    return found.error();
+  return std::move(*found);
+}
+
+void peer_manager_state::hop_ended(const hop_outcome& of) {
+  if (table.find(of.node_id) && static_cast<size_t>(of.what) < request_classes)
+    scores.note(of, parts.time->steady_us());
+}
 
 void peer_manager_state::tick() {
   if (!connected_to_others() || leaving)
@@ -194,6 +214,7 @@ void peer_manager_state::tick() {
     if (change.to != peer_state::dead)
       continue;
     seen_as.erase(change.node_id);
+    scores.forget(change.node_id);
     self->send(parts.link, forget_peer{change.node_id});
   }
   if (parts.refresh) {
@@ -204,6 +225,7 @@ void peer_manager_state::tick() {
   try_seeds(now_us);
   call_peers(now_us);
   search(now_us);
+  keep_map(now_us);
 }
 
 peer_manager_state::seed* peer_manager_state::seed_at(std::string_view address) {
@@ -308,6 +330,8 @@ void peer_manager_state::announce_answered(const peer_address& to, const std::st
   }
   if (reply.peers.size() <= told_peers_max)
     learn(reply.peers, id);
+  if (reply.layer_map)
+    consider_map(std::move(*reply.layer_map), id);
   told_own_host(id, reply.observed_host);
 }
 
@@ -315,6 +339,7 @@ void peer_manager_state::heartbeat_to(const std::string& node_id, peer_table::en
   heartbeat_request call;
   call.node = own->blob;
   call.training = training;
+  call.map_version = map ? map->what.version : 0;
   const uint64_t sequence = table.own().sequence;
   const int64_t sent_us = parts.time->steady_us();
   peer_address to{node_id, address_of_peer(peer), peer.node->what.tls_cert_sha256};
@@ -328,6 +353,7 @@ void peer_manager_state::heartbeat_to(const std::string& node_id, peer_table::en
               known->told_sequence = sequence;
             if (reply.delta.size() <= told_peers_max)
               learn(reply.delta, node_id);
+            fetch_map(node_id, reply.map_version, now_us);
           },
           [this, node_id](const caf::error& why) {
             const auto what = problem_of(why);
@@ -415,7 +441,8 @@ actor_status peer_manager_state::status() const {
           actor_status::health::ok,
           "",
           {{"peers", std::to_string(table.entries().size())},
-           {"online", std::to_string(table.count(peer_state::online))}}};
+           {"online", std::to_string(table.count(peer_state::online))},
+           {"map_version", std::to_string(map ? map->what.version : 0)}}};
 }
 
 peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_pointer<peer_manager_state> self,
@@ -426,17 +453,17 @@ peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_poin
   return {
       [self](node_description& own) { self->state.change_own(std::move(own)); },
       [self](peers_atom) -> peer_list_ptr { return self->state.table.peers(); },
-      [self](const route_request& request) -> caf::result<model_route> {
-        auto found = self->state.table.route(request);
-        if (!found)
-          return found.error();
-        return std::move(*found);
-      },
+      [self](const route_request& request) { return self->state.route(request); },
+      [self](const hop_outcome& of) { self->state.hop_ended(of); },
+      [self](publish_sink& sink) { self->state.publish_sinks[sink.kind] = std::move(sink.to); },
+      [self](publish_own& what) { self->state.publish_of_own(what.kind, std::move(what.blob)); },
       [self](announce_request& from) { return self->state.announced(from); },
       [self](const heartbeat_request& from) { return self->state.heartbeat(from); },
       [self](const leave_request& from) { self->state.left(from); },
       [self](const find_peers_request& from) { return self->state.find_peers(from); },
       [self](ping_request& from) { return self->state.pinged(from); },
+      [self](const get_layer_map_request& from) { return self->state.layer_map_for(from); },
+      [self](publish_request& from) { return self->state.publish(from); },
       [self](leave_atom) -> caf::result<void> {
         auto done = self->make_response_promise<caf::unit_t>();
         self->state.leave(done);

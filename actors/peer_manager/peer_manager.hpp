@@ -5,6 +5,7 @@
 #include "actors/peer_link/peer_link_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/peer_manager/peer_table.hpp"
+#include "actors/peer_manager/placement.hpp"
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
@@ -13,10 +14,25 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace neuroshard {
+
+/// What this node shall hold by the layer map, told when it changes. Advice: the part is no larger than this
+/// node can hold, and nothing is to be dropped whose new holder is not active.
+struct placement_changed {
+  uint32_t layer_begin = 0; ///< half open; empty: nothing is wanted of this node
+  uint32_t layer_end = 0;
+  bool embed = false;
+  bool head = false;
+  uint64_t map_version = 0;
+  std::string architecture; ///< canonical JSON, as the keeper has it
+  std::string training;     ///< canonical JSON of the network parameters
+  /// The map is of a network with another architecture, so this node has no part in it as it is.
+  bool other_architecture = false;
+};
 
 /// What the peer manager works with. Without a link (or without an identity) the node stays alone and refuses
 /// to be asked.
@@ -28,11 +44,18 @@ struct peer_manager_parts {
   /// Brings the node's own record and the report of its training up to date; asked before others are told.
   /// Empty: they stay as they are. Any thread, quick.
   std::function<void(node_description&, training_report&)> refresh = {};
+  /// Told what to hold. The peer manager's thread, quick. Empty: nobody cares.
+  std::function<void(const placement_changed&)> placed = {};
+  /// Whether an outer exchange is under way: no ranges are moved then. Empty: never.
+  std::function<bool()> exchanging = {};
 };
 
 struct peer_manager_options {
   node_description own;
   uint32_t total_layers = 0;           ///< depth of the model that routes must cover
+  unit_costs costs;                    ///< of that model
+  std::string architecture;            ///< canonical JSON, for the layer map
+  std::string network_parameters;      ///< canonical JSON, for the layer map of a network that begins here
   std::vector<std::string> seed_peers; ///< host:port
   size_t peers_min = 8;                ///< below it others are asked whom they know
   size_t peers_max = 64;               ///< nodes it keeps in touch with
@@ -63,6 +86,19 @@ struct peer_manager_state {
   int64_t next_search_us = 0;
   bool leaving = false;
 
+  int64_t started_us = 0;
+  int64_t met_us = 0; ///< when the first other node was met; 0: none yet
+  hop_scores scores;
+  signed_map_ptr map;           ///< held; may be null
+  std::string keeper;           ///< as of the last tick
+  uint64_t highest_version = 0; ///< of the maps held so far
+  int64_t next_hashes_us = 0;   ///< a map with nothing new but hashes is made not before
+  int64_t next_fetch_us = 0;
+  std::map<std::string, int64_t> moved_us; ///< nodes that were given another range lately
+  std::optional<placement_changed> told;
+  std::map<kernels::digest, int64_t> seen; ///< published ids, until when
+  std::map<publish_kind, publish_listener> publish_sinks;
+
   void start(peer_manager_parts parts, peer_manager_options options);
   void change_own(node_description what);
   caf::result<announce_reply> announced(announce_request& from);
@@ -70,6 +106,11 @@ struct peer_manager_state {
   caf::result<find_peers_reply> find_peers(const find_peers_request& from);
   caf::result<ping_reply> pinged(ping_request& from);
   void left(const leave_request& from);
+  caf::result<model_route> route(const route_request& wanted);
+  void hop_ended(const hop_outcome& of);
+  caf::result<get_layer_map_reply> layer_map_for(const get_layer_map_request& from) const;
+  caf::result<publish_reply> publish(publish_request& from);
+  void publish_of_own(publish_kind kind, signed_blob blob);
   void leave(caf::typed_response_promise<caf::unit_t> done);
   void tick();
   actor_status status() const;
@@ -89,6 +130,22 @@ private:
   void heartbeat_to(const std::string& node_id, peer_table::entry& peer);
   void search(int64_t now_us);
   seed* seed_at(std::string_view address);
+
+  // peer_manager_map.cpp
+  std::vector<keeper_candidate> keeper_candidates() const;
+  void keep_map(int64_t now_us);
+  layer_map next_map(int64_t now_us) const;
+  void add_hashes(layer_map& to) const;
+  void adopt(signed_map_ptr next, int64_t now_us);
+  enum class heard : uint8_t { adopted, known, not_the_keepers, other_architecture, invalid };
+  heard consider_map(signed_blob blob, std::string_view from);
+  void tell_placement(const layer_map& of, bool other_architecture);
+  void fetch_map(const std::string& node_id, uint64_t its_version, int64_t now_us);
+  void fill_in_map(announce_reply& reply, std::string_view caller) const;
+
+  // peer_manager_publish.cpp
+  bool mark_seen(const kernels::digest& id, int64_t now_us);
+  void fan_out(publish_request what, std::string_view except);
 };
 
 /// Scheduled.

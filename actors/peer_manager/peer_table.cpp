@@ -12,14 +12,6 @@ using namespace peer_rules;
 
 constexpr uint32_t unreachable_after = 3;
 
-caf::error no_holder(std::string unit) {
-  problem what;
-  what.message = "no node holds " + unit + " of the model";
-  what.reason = "no_route";
-  what.details.emplace_back("unit", std::move(unit));
-  return refuse(errc::no_route, std::move(what));
-}
-
 caf::error not_met(errc code, const char* reason, const char* message) {
   problem what;
   what.message = message;
@@ -134,6 +126,7 @@ caf::expected<void> peer_table::meet(const signed_node_ptr& node, const std::str
     if (known->connected_us == 0)
       known->connected_us = now_unix_us;
     known->state = peer_state::online;
+    known->online_us = now_us;
     known->changed = ++changes_;
     known->next_call_us = std::min(known->next_call_us, now_us);
   }
@@ -150,6 +143,7 @@ void peer_table::answered(std::string_view node_id, double latency_us, int64_t n
       known->latency_us ? (1 - latency_share) * *known->latency_us + latency_share * latency_us : latency_us;
   if (known->state == peer_state::stale) {
     known->state = peer_state::online;
+    known->online_us = now_us;
     known->changed = ++changes_;
   }
 }
@@ -305,20 +299,47 @@ peer_list_ptr peer_table::peers() const {
   return all;
 }
 
-caf::expected<model_route> peer_table::route(const route_request& request) const {
-  const bool usable =
-      std::find(request.exclude.begin(), request.exclude.end(), own_.node_id) == request.exclude.end();
-  if (!usable || !own_.has_embedding)
-    return no_holder("embed");
-  if (own_.layer_begin != 0)
-    return no_holder("layer.0");
-  if (own_.layer_end < total_layers_)
-    return no_holder("layer." + std::to_string(own_.layer_end));
-  if (!own_.has_lm_head)
-    return no_holder("head");
-  model_route found;
-  found.hops.push_back({true, own_.node_id, "", own_.layer_begin, own_.layer_end});
-  return found;
+caf::expected<model_route> peer_table::route(const route_request& request, const hop_scores& scores,
+                                             int64_t now_us, uint64_t random) const {
+  const auto failed = [&](const std::string& id) {
+    return std::find(request.exclude.begin(), request.exclude.end(), id) != request.exclude.end();
+  };
+  std::vector<route_candidate> able;
+  const auto add = [&](const node_description& node) -> route_candidate& {
+    auto& one = able.emplace_back();
+    one.hop.node_id = node.node_id;
+    one.hop.layer_begin = node.layer_begin;
+    one.hop.layer_end = std::min(node.layer_end, total_layers_);
+    one.embed = node.has_embedding;
+    one.head = node.has_lm_head;
+    one.wallet = node.wallet_address;
+    one.queue = node.queue_depth;
+    return one;
+  };
+  if (!failed(own_.node_id))
+    add(own_);
+  for (const auto& [id, peer] : entries_) {
+    const auto& node = peer.node->what;
+    if (peer.state != peer_state::online || !node.accepting || node.model_version != request.model_version ||
+        node.architecture_id != own_.architecture_id || node.layer_begin >= node.layer_end || failed(id) ||
+        scores.circuit_open(id, now_us))
+      continue;
+    auto address = address_of_peer(peer);
+    if (address.empty())
+      continue;
+    auto& one = add(node);
+    one.hop.local = false;
+    one.hop.address = std::move(address);
+    one.hop.tls_cert_sha256 = node.tls_cert_sha256;
+    one.hop.budget_ms = scores.budget_ms(id, request.what);
+    const auto measured = scores.latency_ms(id, request.what);
+    one.latency_ms = measured          ? *measured
+                     : peer.latency_us ? *peer.latency_us / 1e3
+                                       : routing_rules::latency_default_ms;
+    one.failures = std::max(scores.failures(id), peer.failures);
+    one.age_us = now_us - peer.heard_us;
+  }
+  return plan_route(able, total_layers_, own_.wallet_address, random);
 }
 
 } // namespace neuroshard

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/peer_manager/peer_manager_actor.hpp"
+#include "actors/peer_manager/routing.hpp"
 
 #include <caf/expected.hpp>
 
@@ -42,6 +43,7 @@ public:
     std::string seen_host;    ///< where it was met from; used where it names no host itself
     int64_t heard_us = 0;     ///< met last; since when it is known while NEW
     int64_t connected_us = 0; ///< unix time; 0: never met
+    int64_t online_us = 0;    ///< ONLINE without a break since then
     std::optional<double> latency_us;
     uint32_t failures = 0;      ///< calls to it that failed since the last one that did not
     int64_t next_call_us = 0;   ///< heartbeat or announcement due
@@ -96,9 +98,10 @@ public:
 
   peer_list_ptr peers() const;
 
-  /// A way through layers [0, total): embedding first, head last, own layers preferred. errc::no_route names
-  /// the first unit that nobody holds for that version.
-  caf::expected<model_route> route(const route_request& request) const;
+  /// A way through layers [0, total) as plan_route() finds it, over this node and those that are ONLINE, take
+  /// work, and have the version and the architecture.
+  caf::expected<model_route> route(const route_request& request, const hop_scores& scores, int64_t now_us,
+                                   uint64_t random) const;
 
 private:
   struct suspicion {

@@ -165,6 +165,26 @@ link_interface::behavior_type grpc_link(link_state::pointer self, link_options o
               return reply;
             });
       },
+      [self](peer_call<get_layer_map_request>& call) {
+        return self->state.make<GetLayerMapRequest, GetLayerMapResponse, get_layer_map_reply>(
+            call,
+            [](auto& made, auto done) {
+              Membership::NewStub(made.over.channel)
+                  ->async()
+                  ->GetLayerMap(&made.context, &made.request, &made.reply, std::move(done));
+            },
+            [](const GetLayerMapResponse& from, connection_end) { return read(from); });
+      },
+      [self](peer_call<publish_request>& call) {
+        return self->state.make<PublishRequest, PublishResponse, publish_reply>(
+            call,
+            [](auto& made, auto done) {
+              Membership::NewStub(made.over.channel)
+                  ->async()
+                  ->Publish(&made.context, &made.request, &made.reply, std::move(done));
+            },
+            [](const PublishResponse& from, connection_end) { return read(from); });
+      },
       [self](const forget_peer& who) {
         self->state.channels->forget(who.node_id);
         self->state.options.callers->unbind(who.node_id);

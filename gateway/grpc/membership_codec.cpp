@@ -11,8 +11,6 @@ namespace neuroshard::rpc {
 
 namespace {
 
-/// A NodeInfo with all its units fits; also with the delegation of an instance.
-constexpr size_t blob_bytes_max = 60 * 1024;
 constexpr size_t delegation_bytes_max = 1'024;
 constexpr size_t reason_bytes_max = 64;
 constexpr size_t host_bytes_max = 253;
@@ -49,9 +47,9 @@ bool is_printable(std::string_view text) {
 
 } // namespace
 
-caf::expected<signed_blob> read(const SignedBlob& from, const char* field) {
+caf::expected<signed_blob> read(const SignedBlob& from, const char* field, size_t payload_max) {
   signed_blob made;
-  if (from.payload().empty() || from.payload().size() > blob_bytes_max)
+  if (from.payload().empty() || from.payload().size() > payload_max)
     return wrong_field(field, "The signed bytes are missing or too long.");
   if (from.public_key().size() != made.key.size() || from.signature().size() != made.sig.size())
     return wrong_field(field, "A public key has 33 bytes, a signature 64.");
@@ -190,6 +188,40 @@ void write(const ping_request& from, PingRequest& to) {
     write(*from.node, *to.mutable_node());
 }
 
+caf::expected<get_layer_map_request> read(const GetLayerMapRequest& from) {
+  return get_layer_map_request{{}, from.known_version()};
+}
+
+void write(const get_layer_map_request& from, GetLayerMapRequest& to) {
+  to.set_known_version(from.known_version);
+}
+
+caf::expected<publish_request> read(const PublishRequest& from) {
+  publish_request made;
+  // Kinds of later versions are open: the peer manager says that it does not know them.
+  if (from.kind() <= PUBLISH_KIND_UNSPECIFIED)
+    return wrong_field("kind", "The kind of what is published is missing.");
+  made.kind = static_cast<publish_kind>(from.kind());
+  if (from.id().size() != made.id.size())
+    return wrong_field("id", "The id of what is published has 32 bytes.");
+  std::copy(from.id().begin(), from.id().end(), made.id.begin());
+  if (from.ttl() > publish_ttl_max)
+    return wrong_field("ttl", "What is published is passed on 6 times at most.");
+  made.ttl = from.ttl();
+  auto blob = read(from.blob(), "blob", publish_bytes_max - delegation_bytes_max);
+  if (!blob)
+    return blob.error();
+  made.blob = std::move(*blob);
+  return made;
+}
+
+void write(const publish_request& from, PublishRequest& to) {
+  to.set_kind(static_cast<PublishKind>(from.kind));
+  to.set_id(from.id.data(), from.id.size());
+  write(from.blob, *to.mutable_blob());
+  to.set_ttl(from.ttl);
+}
+
 // -------------------------------------------------------------------------------------------------- replies
 
 caf::expected<announce_reply> read(const AnnounceResponse& from) {
@@ -204,6 +236,16 @@ caf::expected<announce_reply> read(const AnnounceResponse& from) {
   made.peers = std::move(*peers);
   if (from.observed_host().size() > host_bytes_max || !is_printable(from.observed_host()))
     return wrong_field("observed_host", "An observed host is an address.");
+  if (from.has_layer_map()) {
+    auto map = read(from.layer_map(), "layer_map");
+    if (!map)
+      return map.error();
+    made.layer_map = std::move(*map);
+  }
+  made.assigned_begin = from.assigned_begin();
+  made.assigned_end = from.assigned_end();
+  made.assigned_embedding = from.assigned_embedding();
+  made.assigned_head = from.assigned_head();
   made.observed_host = from.observed_host();
   made.heartbeat_interval_ms = from.heartbeat_interval_ms();
   return made;
@@ -213,6 +255,12 @@ void write(const announce_reply& from, AnnounceResponse& to) {
   write(from.self, *to.mutable_self());
   for (const auto& one : from.peers)
     write(one, *to.add_peers());
+  if (from.layer_map)
+    write(*from.layer_map, *to.mutable_layer_map());
+  to.set_assigned_begin(from.assigned_begin);
+  to.set_assigned_end(from.assigned_end);
+  to.set_assigned_embedding(from.assigned_embedding);
+  to.set_assigned_head(from.assigned_head);
   to.set_observed_host(from.observed_host);
   to.set_heartbeat_interval_ms(from.heartbeat_interval_ms);
 }
@@ -269,6 +317,36 @@ void write(const ping_reply& from, PingResponse& to) {
   to.set_state(from.state);
   to.set_protocol_min(protocol_version);
   to.set_protocol_max(protocol_version);
+}
+
+caf::expected<get_layer_map_reply> read(const GetLayerMapResponse& from) {
+  get_layer_map_reply made;
+  made.not_modified = from.not_modified();
+  if (from.has_layer_map()) {
+    auto map = read(from.layer_map(), "layer_map");
+    if (!map)
+      return map.error();
+    made.layer_map = std::move(*map);
+  }
+  return made;
+}
+
+void write(const get_layer_map_reply& from, GetLayerMapResponse& to) {
+  to.set_not_modified(from.not_modified);
+  if (from.layer_map)
+    write(*from.layer_map, *to.mutable_layer_map());
+}
+
+caf::expected<publish_reply> read(const PublishResponse& from) {
+  if (from.reason().size() > reason_bytes_max || !is_printable(from.reason()))
+    return wrong_field("reason", "A reason is a short printable text.");
+  return publish_reply{from.accepted(), from.duplicate(), from.reason()};
+}
+
+void write(const publish_reply& from, PublishResponse& to) {
+  to.set_accepted(from.accepted);
+  to.set_duplicate(from.duplicate);
+  to.set_reason(from.reason);
 }
 
 } // namespace neuroshard::rpc

@@ -8,7 +8,8 @@ namespace {
 
 using membership_raw = Membership::WithRawCallbackMethod_Announce<
     Membership::WithRawCallbackMethod_Heartbeat<Membership::WithRawCallbackMethod_Leave<
-        Membership::WithRawCallbackMethod_FindPeers<Membership::Service>>>>;
+        Membership::WithRawCallbackMethod_FindPeers<Membership::WithRawCallbackMethod_GetLayerMap<
+            Membership::WithRawCallbackMethod_Publish<Membership::Service>>>>>>;
 
 class membership_calls final : public membership_raw {
 public:
@@ -43,6 +44,20 @@ public:
         [](const find_peers_reply& reply, const connection_end&, FindPeersResponse& to) {
           write(reply, to);
         });
+  }
+  grpc::ServerUnaryReactor* GetLayerMap(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                        grpc::ByteBuffer* out) override {
+    return serve<GetLayerMapRequest, GetLayerMapResponse, get_layer_map_reply>(
+        parts_, context, in, out, {"GetLayerMap"}, parts_.peers,
+        [](const get_layer_map_reply& reply, const connection_end&, GetLayerMapResponse& to) {
+          write(reply, to);
+        });
+  }
+  grpc::ServerUnaryReactor* Publish(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                    grpc::ByteBuffer* out) override {
+    return serve<PublishRequest, PublishResponse, publish_reply>(
+        parts_, context, in, out, {"Publish", call_class::publish}, parts_.peers,
+        [](const publish_reply& reply, const connection_end&, PublishResponse& to) { write(reply, to); });
   }
 
 private:

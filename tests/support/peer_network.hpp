@@ -100,6 +100,24 @@ inline peer_link_actor::behavior_type network_link(peer_link_actor::pointer self
         call.what.from = end_of(own, true);
         return self->delegate(to->manager, std::move(call.what));
       },
+      [=](peer_call<get_layer_map_request>& call) -> caf::result<get_layer_map_reply> {
+        auto* to = there(call.to);
+        if (!to)
+          return unreachable();
+        if (!known(*to))
+          return announce_first();
+        call.what.from = end_of(own, true);
+        return self->delegate(to->manager, std::move(call.what));
+      },
+      [=](peer_call<publish_request>& call) -> caf::result<publish_reply> {
+        auto* to = there(call.to);
+        if (!to)
+          return unreachable();
+        if (!known(*to))
+          return announce_first();
+        call.what.from = end_of(own, true);
+        return self->delegate(to->manager, std::move(call.what));
+      },
       [=](const forget_peer& who) { network->hosts.at(own).bound.erase(who.node_id); },
       [](drain_atom) {},
       [](status_atom) {

@@ -15,7 +15,7 @@ node_description whole_model() {
 }
 
 std::string missing_unit(const node_description& own, std::vector<std::string> exclude = {}) {
-  const auto route = peer_table{own, 6}.route({0, std::move(exclude)});
+  const auto route = peer_table{own, 6}.route({0, std::move(exclude)}, {}, 0, 0);
   REQUIRE_FALSE(static_cast<bool>(route));
   CHECK(code_of(route.error()) == errc::no_route);
   return std::get<std::string>(problem_of(route.error()).details.at(0).second);
@@ -24,7 +24,7 @@ std::string missing_unit(const node_description& own, std::vector<std::string> e
 } // namespace
 
 TEST_CASE("a node that holds the whole model is its own route") {
-  const auto route = peer_table{whole_model(), 6}.route({});
+  const auto route = peer_table{whole_model(), 6}.route({}, {}, 0, 0);
   REQUIRE(static_cast<bool>(route));
   REQUIRE(route->hops.size() == 1);
   CHECK(route->hops[0].local);

@@ -84,7 +84,7 @@ struct real_peers {
   }
 
   node& join(unsigned number, std::vector<std::string> seeds, bool insecure = false,
-             const std::string& network = "main") {
+             const std::string& network = "main", uint32_t layers = 0) {
     rpc::allow_tls_13_only();
     rpc::log_to_node_log();
     auto made = std::make_unique<node>();
@@ -112,6 +112,8 @@ struct real_peers {
     own.sequence = static_cast<uint64_t>(system_time()->unix_us());
     own.roles = {node_role::driver, node_role::worker};
     options.seed_peers = std::move(seeds);
+    options.total_layers = own.layer_end = layers;
+    own.has_embedding = own.has_lm_head = layers > 0;
     made->manager = sys.spawn(peer_manager, peer_manager_parts{made->link, made->who}, options);
     auto server =
         rpc::server::start({"127.0.0.1", made->port, made->certificate},
