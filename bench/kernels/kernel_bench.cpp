@@ -283,17 +283,18 @@ measured measure(const bench_case& one, const options& o, const machine_peaks& p
 }
 
 int usage(int code) {
-  std::fprintf(code == 0 ? stdout : stderr,
-               "usage: kernel_bench [--only OP] [--shape TEXT] [--threads N] [--rounds N] [--json FILE]\n"
-               "Beside each memory-bound operation, in every round, a plain copy (or read, where nothing is "
-               "written)\nmoves as many bytes; `share` is the median over the rounds of operation / copy of "
-               "the same round.\nWhere rows are drawn at random, `random rows` is one memcpy for each of the "
-               "same rows, and the share of that.\n"
-               "  --only OP     operations whose name contains OP, or one of several with commas between\n"
-               "  --shape TEXT  shapes whose name contains TEXT (\"M gate\", \"pico\")\n"
-               "  --threads N   threads of the compute pool and of oneDNN (default: all)\n"
-               "  --rounds N    measured rounds, at least 5 (default 7)\n"
-               "  --json FILE   also writes the results there\n");
+  std::fprintf(
+      code == 0 ? stdout : stderr,
+      "usage: kernel_bench [--only OP] [--shape TEXT] [--threads N] [--rounds N] [--json FILE]\n"
+      "Beside each memory-bound operation, in every round, a plain copy (or read, where nothing is "
+      "written)\nmoves as many bytes; `share` is the median over the rounds of operation / copy of "
+      "the same round.\n`same places` is one memcpy for each of the same random rows, or a plain read of "
+      "the same cache blocks, and\nthe operation's share of it.\n"
+      "  --only OP     operations whose name contains OP, or one of several with commas between\n"
+      "  --shape TEXT  shapes whose name contains TEXT (\"M gate\", \"pico\")\n"
+      "  --threads N   threads of the compute pool and of oneDNN (default: all)\n"
+      "  --rounds N    measured rounds, at least 5 (default 7)\n"
+      "  --json FILE   also writes the results there\n");
   return code;
 }
 
