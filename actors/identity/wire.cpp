@@ -4,8 +4,6 @@
 
 namespace neuroshard::wire {
 
-namespace {
-
 void put_varint(std::string& out, uint64_t value) {
   for (; value >= 0x80; value >>= 7)
     out.push_back(static_cast<char>(value | 0x80));
@@ -25,6 +23,8 @@ bool take_varint(std::string_view& in, uint64_t& out) {
   }
   return false;
 }
+
+namespace {
 
 void put_fixed(std::string& out, uint64_t value, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i)
@@ -94,8 +94,8 @@ bool take_double(const field& from, double& out) {
   return from.has == field::form::fixed64;
 }
 
-bool read_fields(std::string_view in, const std::function<bool(const field&)>& each) {
-  if (in.size() > message_bytes_max)
+bool read_fields(std::string_view in, const std::function<bool(const field&)>& each, size_t bytes_max) {
+  if (in.size() > bytes_max)
     return false;
   while (!in.empty()) {
     uint64_t key = 0;

@@ -13,8 +13,13 @@
 /// made and read here, since generated code is seen by gateway/grpc alone.
 namespace neuroshard::wire {
 
-/// Bytes of one message at most.
+/// Bytes of one message at most, unless the reader says otherwise.
 inline constexpr size_t message_bytes_max = 64 * 1024;
+
+/// A number in groups of seven bits, lowest first (LEB128). `take_varint` removes it from the front of `in`;
+/// false where it is cut short or beyond 64 bits.
+void put_varint(std::string& out, uint64_t value);
+bool take_varint(std::string_view& in, uint64_t& out);
 
 /// Fields with their default value (0, false, empty) are left out, as proto3 does.
 void put_bytes(std::string& out, uint32_t field, std::string_view bytes);
@@ -44,8 +49,9 @@ struct field {
 };
 
 /// Hands every field to `each`, which says whether it is in order. Fields of unknown number are passed too,
-/// to be skipped. False also for truncated input, groups and more than 64 KiB.
-bool read_fields(std::string_view in, const std::function<bool(const field&)>& each);
+/// to be skipped. False also for truncated input, groups and more than `bytes_max` bytes.
+bool read_fields(std::string_view in, const std::function<bool(const field&)>& each,
+                 size_t bytes_max = message_bytes_max);
 
 template <size_t N>
 bool take_exactly(const field& from, std::array<uint8_t, N>& out) {
