@@ -37,7 +37,7 @@ std::optional<uint32_t> admission::enter(std::string_view caller, call_class wha
   auto& from = at->second;
   if (from.running >= running_of_peer_max)
     return busy_retry_ms;
-  if (const auto& allowed = rates[static_cast<size_t>(what)]; allowed.per_s > 0) {
+  if (const auto& allowed = rates[static_cast<size_t>(what)]; allowed.per_s > 0 && !rates_lifted_) {
     auto& held = from.buckets[static_cast<size_t>(what)];
     if (!held)
       held = bucket{allowed.burst, now_us};

@@ -1,11 +1,15 @@
 #include "gateway/grpc/callers.hpp"
 
+#include "gateway/grpc/certificate.hpp"
+
 namespace neuroshard::rpc {
 
 namespace {
 
 /// More than the peer manager lets in at a time.
 constexpr size_t bound_max = 4'096;
+constexpr size_t hashes_max = 1'024;
+constexpr size_t certificate_bytes_max = 8'192;
 
 } // namespace
 
@@ -50,6 +54,22 @@ std::string caller_table::node_of(const kernels::digest& certificate) const {
 size_t caller_table::size() const {
   const std::lock_guard hold{lock_};
   return nodes_.size();
+}
+
+std::optional<kernels::digest> certificate_hashes::hash_of(std::string_view pem) const {
+  {
+    const std::lock_guard hold{lock_};
+    if (const auto at = known_.find(pem); at != known_.end())
+      return at->second;
+  }
+  const auto hash = certificate_hash(pem);
+  if (!hash || pem.size() > certificate_bytes_max)
+    return hash;
+  const std::lock_guard hold{lock_};
+  if (known_.size() >= hashes_max)
+    known_.clear();
+  known_.emplace(pem, *hash);
+  return hash;
 }
 
 } // namespace neuroshard::rpc

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -28,6 +29,18 @@ private:
   mutable std::mutex lock_;
   std::map<kernels::digest, std::string> nodes_;
   std::map<std::string, owner, std::less<>> owners_;
+};
+
+/// The hashes of the certificates that callers show, by their text: one is parsed once, not with every call.
+/// Thread safe.
+class certificate_hashes {
+public:
+  /// Nothing: that is no certificate.
+  std::optional<kernels::digest> hash_of(std::string_view pem) const;
+
+private:
+  mutable std::mutex lock_;
+  mutable std::map<std::string, kernels::digest, std::less<>> known_;
 };
 
 } // namespace neuroshard::rpc

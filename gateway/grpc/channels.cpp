@@ -15,18 +15,7 @@ constexpr size_t channels_max = 512;
 
 } // namespace
 
-channel_pool::connection channel_pool::to(const peer_address& peer) {
-  const int64_t now_us = time_->steady_us();
-  const std::lock_guard hold{lock_};
-  const key where{peer.address, peer.tls_cert_sha256};
-  if (const auto at = open_.find(where); at != open_.end()) {
-    at->second.used_us = now_us;
-    return at->second.open;
-  }
-  if (open_.size() >= channels_max)
-    open_.erase(std::min_element(open_.begin(), open_.end(), [](const auto& a, const auto& b) {
-      return a.second.used_us < b.second.used_us;
-    }));
+grpc::ChannelArguments channel_arguments() {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(message_bytes_max);
   arguments.SetMaxSendMessageSize(message_bytes_max);
@@ -40,6 +29,21 @@ channel_pool::connection channel_pool::to(const peer_address& peer) {
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // Nodes are never to share a connection: what its certificate must be differs.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return arguments;
+}
+
+channel_pool::connection channel_pool::to(const peer_address& peer, channel_use use) {
+  const int64_t now_us = time_->steady_us();
+  const std::lock_guard hold{lock_};
+  const key where{peer.address, peer.tls_cert_sha256, use};
+  if (const auto at = open_.find(where); at != open_.end()) {
+    at->second.used_us = now_us;
+    return at->second.open;
+  }
+  if (open_.size() >= channels_max)
+    open_.erase(std::min_element(open_.begin(), open_.end(), [](const auto& a, const auto& b) {
+      return a.second.used_us < b.second.used_us;
+    }));
   entry made;
   made.node_id = peer.node_id;
   made.used_us = now_us;
@@ -50,7 +54,8 @@ channel_pool::connection channel_pool::to(const peer_address& peer) {
   } else {
     credentials = grpc::InsecureChannelCredentials();
   }
-  made.open.channel = grpc::CreateCustomChannel("dns:///" + peer.address, credentials, arguments);
+  made.open.stub = std::make_shared<raw_stub>(
+      grpc::CreateCustomChannel("dns:///" + peer.address, credentials, channel_arguments()));
   return open_.emplace(where, std::move(made)).first->second.open;
 }
 

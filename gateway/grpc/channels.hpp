@@ -4,7 +4,9 @@
 #include "actors/peer_link/peer_link_actor.hpp"
 #include "gateway/grpc/credentials.hpp"
 
-#include <grpcpp/channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/channel_arguments.h>
 
 #include <cstdint>
 #include <map>
@@ -12,29 +14,38 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 
 namespace neuroshard::rpc {
 
-/// Connections to other nodes: one for each address and certificate, closed after a minute without a call.
-/// Thread safe.
+/// A peer has a connection for each: small and urgent calls do not wait for large ones.
+enum class channel_use : uint8_t { control, decode, bulk };
+
+using raw_stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+/// What every channel between nodes is set to (spec/grpc-api.md section 1).
+grpc::ChannelArguments channel_arguments();
+
+/// Connections to other nodes: one for each address, certificate and use, closed after a minute without a
+/// call. Thread safe.
 class channel_pool {
 public:
   struct connection {
-    std::shared_ptr<grpc::Channel> channel;
+    std::shared_ptr<raw_stub> stub;
     std::shared_ptr<shown_certificate> shown; ///< null with grpc.insecure
   };
 
   channel_pool(std::optional<node_certificate> own, time_source_ptr time)
       : own_(std::move(own)), time_(std::move(time)) {}
 
-  connection to(const peer_address& peer);
+  connection to(const peer_address& peer, channel_use use);
   void forget(const std::string& node_id);
   void close_idle();
   size_t size() const;
 
 private:
-  using key = std::pair<std::string, std::optional<kernels::digest>>;
+  using key = std::tuple<std::string, std::optional<kernels::digest>, channel_use>;
   struct entry {
     connection open;
     std::string node_id;

@@ -4,33 +4,173 @@
 #include "gateway/grpc/limits.hpp"
 #include "gateway/grpc/membership_codec.hpp"
 #include "gateway/grpc/status.hpp"
-#include "neuroshard/membership.grpc.pb.h"
-#include "neuroshard/work.grpc.pb.h"
+#include "gateway/grpc/work_codec.hpp"
+#include "neuroshard/membership.pb.h"
+#include "neuroshard/work.pb.h"
 
+#include <caf/response_promise.hpp>
 #include <caf/send.hpp>
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
+#include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <chrono>
 #include <map>
+#include <mutex>
 #include <utility>
 
 namespace neuroshard::rpc {
 
 namespace {
 
-using link_interface = peer_link_actor::extend<caf::reacts_to<call_end_ptr>, caf::reacts_to<tick_atom>>;
+using link_interface = grpc_link_actor::extend<caf::reacts_to<call_end_ptr>, caf::reacts_to<tick_atom>>;
 
 constexpr auto idle_check = std::chrono::seconds(10);
 constexpr size_t calls_max = 1'024;
+/// Tensors above this go over a connection of their own: a decode does not wait for one.
+constexpr uint64_t bulk_from_bytes = 64 * 1024;
 
-/// A call under way: gRPC fills it in, the link reads it after the end.
-template <class In, class Out>
-struct call_of {
+/// What a peer is asked for: the method, the messages of the wire and the actors' reply.
+template <class In, class Out, class Reply>
+struct messages {
+  using in = In;
+  using out = Out;
+  using reply = Reply;
+};
+template <class Request>
+struct method_of;
+template <>
+struct method_of<announce_request> : messages<AnnounceRequest, AnnounceResponse, announce_reply> {
+  static constexpr const char* path = "/neuroshard.Membership/Announce";
+};
+template <>
+struct method_of<heartbeat_request> : messages<HeartbeatRequest, HeartbeatResponse, heartbeat_reply> {
+  static constexpr const char* path = "/neuroshard.Membership/Heartbeat";
+};
+template <>
+struct method_of<leave_request> : messages<LeaveRequest, LeaveResponse, void> {
+  static constexpr const char* path = "/neuroshard.Membership/Leave";
+};
+template <>
+struct method_of<find_peers_request> : messages<FindPeersRequest, FindPeersResponse, find_peers_reply> {
+  static constexpr const char* path = "/neuroshard.Membership/FindPeers";
+};
+template <>
+struct method_of<get_layer_map_request>
+    : messages<GetLayerMapRequest, GetLayerMapResponse, get_layer_map_reply> {
+  static constexpr const char* path = "/neuroshard.Membership/GetLayerMap";
+};
+template <>
+struct method_of<publish_request> : messages<PublishRequest, PublishResponse, publish_reply> {
+  static constexpr const char* path = "/neuroshard.Membership/Publish";
+};
+template <>
+struct method_of<ping_request> : messages<PingRequest, PingResponse, ping_reply> {
+  static constexpr const char* path = "/neuroshard.NeuroShard/Ping";
+};
+/// These have no message of protobuf as a whole (work_codec.hpp).
+template <>
+struct method_of<routed_forward> : messages<void, void, routed_forward_reply> {
+  static constexpr const char* path = "/neuroshard.NeuroShard/Forward";
+};
+template <>
+struct method_of<routed_backward> : messages<void, void, routed_backward_reply> {
+  static constexpr const char* path = "/neuroshard.NeuroShard/Backward";
+};
+
+template <class Request>
+constexpr bool is_work = std::is_void_v<typename method_of<Request>::in>;
+
+channel_use use_for(const routed_forward& call) {
+  return call.work.hidden && call.work.hidden.view.bytes() >= bulk_from_bytes ? channel_use::bulk
+                                                                              : channel_use::decode;
+}
+channel_use use_for(const routed_backward&) {
+  return channel_use::bulk;
+}
+template <class Request>
+channel_use use_for(const Request&) {
+  return channel_use::control;
+}
+
+/// A request as bytes.
+template <class Request>
+caf::error encode(const Request& what, const call_header& header, grpc::ByteBuffer& to) {
+  if constexpr (is_work<Request>) {
+    return write(what, header, to);
+  } else {
+    typename method_of<Request>::in message;
+    write(what, message);
+    if constexpr (requires { message.mutable_header(); }) {
+      message.mutable_header()->set_request_id(header.request_id);
+      message.mutable_header()->set_budget_ms(header.budget_ms);
+    }
+    bool own_buffer = false;
+    if (!grpc::SerializationTraits<decltype(message)>::Serialize(message, &to, &own_buffer).ok())
+      return refuse(errc::internal, "The request could not be written.");
+    return {};
+  }
+}
+
+/// The actors' reply of a peer's bytes, as a message to the one that asked.
+template <class Request>
+caf::message decode(grpc::ByteBuffer& bytes, connection_end by) {
+  using reply_type = typename method_of<Request>::reply;
+  if constexpr (is_work<Request>) {
+    reply_type reply;
+    if (auto wrong = read(bytes, reply))
+      return caf::make_message(std::move(wrong));
+    return caf::make_message(std::move(reply));
+  } else {
+    typename method_of<Request>::out message;
+    if (!grpc::SerializationTraits<decltype(message)>::Deserialize(&bytes, &message).ok())
+      return caf::make_message(refuse(errc::unavailable, "The peer's reply is malformed."));
+    if constexpr (std::is_void_v<reply_type>) {
+      return caf::make_message();
+    } else {
+      auto reply = read(message);
+      if (!reply)
+        return caf::make_message(std::move(reply.error()));
+      if constexpr (requires { reply->by; })
+        reply->by = std::move(by);
+      return caf::make_message(std::move(*reply));
+    }
+  }
+}
+
+/// The calls under way, for those who end them. Thread safe.
+class call_table {
+public:
+  uint64_t add(std::shared_ptr<grpc::ClientContext> call) {
+    const std::lock_guard hold{lock_};
+    running_.emplace(++last_, std::move(call));
+    return last_;
+  }
+  void remove(uint64_t id) {
+    const std::lock_guard hold{lock_};
+    running_.erase(id);
+  }
+  void cancel_all() {
+    const std::lock_guard hold{lock_};
+    for (const auto& [id, context] : running_)
+      context->TryCancel();
+  }
+  size_t size() const {
+    const std::lock_guard hold{lock_};
+    return running_.size();
+  }
+
+private:
+  mutable std::mutex lock_;
+  uint64_t last_ = 0;
+  std::map<uint64_t, std::shared_ptr<grpc::ClientContext>> running_;
+};
+
+/// A call under way: gRPC fills it in.
+struct outgoing {
   grpc::ClientContext context;
-  In request;
-  Out reply;
-  grpc::Status status;
+  grpc::ByteBuffer request;
+  grpc::ByteBuffer reply;
   channel_pool::connection over;
 };
 
@@ -41,60 +181,77 @@ struct link_state {
   pointer self = nullptr;
   link_options options;
   std::unique_ptr<channel_pool> channels;
-  uint64_t next_call = 0;
-  std::map<uint64_t, std::shared_ptr<grpc::ClientContext>> running;
+  std::shared_ptr<call_table> running = std::make_shared<call_table>();
   bool draining = false;
 
-  /// Makes a call: `send` gives it to its stub; `finish` makes the actors' reply of it.
-  template <class In, class Out, class Reply, class Request, class Send, class Finish>
-  caf::result<Reply> make(peer_call<Request>& asked, Send send, Finish finish) {
+  /// The id of a call that goes through several nodes stays the same; one that breaks the rules is replaced.
+  template <class Request>
+  std::string request_id(const Request& what) {
+    if constexpr (is_work<Request>)
+      if (is_request_id(what.work.header.request_id))
+        return what.work.header.request_id;
+    return random_hex(*options.random, 16);
+  }
+
+  template <class Request>
+  auto make(peer_call<Request>& asked) -> caf::result<typename method_of<Request>::reply> {
+    using reply_type = typename method_of<Request>::reply;
     if (draining)
       return refuse(errc::draining, "The node is stopping.");
-    if (running.size() >= calls_max)
+    if (running->size() >= calls_max)
       return refuse(errc::overloaded, "Too many calls to other nodes are under way.");
-    const auto call = std::make_shared<call_of<In, Out>>();
-    write(asked.what, call->request);
-    if constexpr (requires { call->request.mutable_header(); }) {
-      call->request.mutable_header()->set_request_id(random_hex(*options.random, 16));
-      call->request.mutable_header()->set_budget_ms(asked.budget_ms);
-    }
+    const auto call = std::make_shared<outgoing>();
+    if (auto wrong = encode(asked.what, {request_id(asked.what), asked.budget_ms}, call->request))
+      return wrong;
     auto& context = call->context;
     context.AddMetadata("ns-protocol", std::to_string(protocol_version));
     context.AddMetadata("ns-network", options.network);
     if (!options.certificate)
       context.AddMetadata("ns-node-id", options.own_node_id);
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(asked.budget_ms));
-    call->over = channels->to(asked.to);
-    const uint64_t id = next_call++;
-    running.emplace(id, std::shared_ptr<grpc::ClientContext>{call, &call->context});
-    using promised = std::conditional_t<std::is_void_v<Reply>, caf::unit_t, Reply>;
-    auto promise = self->template make_response_promise<promised>();
-    const auto end = std::make_shared<const std::function<void()>>(
-        [this, id, call, promise, to = asked.to, finish = std::move(finish)]() mutable {
-          running.erase(id);
-          if (!call->status.ok())
-            return void(promise.deliver(error_of(call->status, call->context)));
-          // Whom it was that answered is known with certificates alone.
-          connection_end by;
-          by.node_id = to.node_id;
-          by.host = to.address.substr(0, to.address.rfind(':'));
-          if (call->over.shown)
-            by.tls_cert_sha256 = call->over.shown->get();
-          if constexpr (std::is_void_v<Reply>) {
-            promise.deliver(caf::unit);
+    call->over = channels->to(asked.to, use_for(asked.what));
+    const uint64_t id = running->add(std::shared_ptr<grpc::ClientContext>{call, &context});
+    auto promise = self->template make_response_promise<
+        std::conditional_t<std::is_void_v<reply_type>, caf::unit_t, reply_type>>();
+    caf::response_promise& untyped = promise;
+    call->over.stub->UnaryCall(
+        &context, method_of<Request>::path, {}, &call->request, &call->reply,
+        [call, id, to = std::move(asked.to), table = running, promised = untyped,
+         link = caf::actor_cast<caf::strong_actor_ptr>(self)](const grpc::Status& status) mutable {
+          table->remove(id);
+          caf::message answer;
+          if (status.ok()) {
+            // Whom it was that answered is known with certificates alone.
+            connection_end by;
+            by.node_id = to.node_id;
+            by.host = to.address.substr(0, to.address.rfind(':'));
+            if (call->over.shown)
+              by.tls_cert_sha256 = call->over.shown->get();
+            answer = decode<Request>(call->reply, std::move(by));
           } else {
-            auto reply = finish(call->reply, std::move(by));
-            if (reply)
-              promise.deliver(std::move(*reply));
-            else
-              promise.deliver(std::move(reply.error()));
+            answer = caf::make_message(error_of(status, call->context));
           }
+          deliver(std::move(link), std::move(promised), std::move(answer));
         });
-    send(*call, [link = caf::actor_cast<caf::actor>(self), call, end](const grpc::Status& status) {
-      call->status = status;
-      caf::anon_send(link, call_end_ptr{end});
-    });
     return promise;
+  }
+
+  /// Answers from gRPC's thread; by way of the link where the message goes through others on its way back.
+  static void deliver(caf::strong_actor_ptr link, caf::response_promise promise, caf::message answer) {
+    if (promise.async())
+      return;
+    if (promise.stages().empty()) {
+      if (const auto source = promise.source())
+        source->enqueue(link, promise.id().response_id(), std::move(answer), nullptr);
+      return;
+    }
+    const auto end = std::make_shared<const std::function<void()>>([promise, answer]() mutable {
+      if (answer.match_elements<caf::error>())
+        promise.deliver(answer.get_as<caf::error>(0));
+      else
+        promise.deliver(std::move(answer));
+    });
+    caf::anon_send(caf::actor_cast<caf::actor>(link), call_end_ptr{end});
   }
 };
 
@@ -105,101 +262,29 @@ link_interface::behavior_type grpc_link(link_state::pointer self, link_options o
   state.channels = std::make_unique<channel_pool>(state.options.certificate, state.options.time);
   self->delayed_send(self, idle_check, tick_atom_v);
   return {
-      [self](peer_call<announce_request>& call) {
-        return self->state.make<AnnounceRequest, AnnounceResponse, announce_reply>(
-            call,
-            [](auto& made, auto done) {
-              Membership::NewStub(made.over.channel)
-                  ->async()
-                  ->Announce(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const AnnounceResponse& from, connection_end by) {
-              auto reply = read(from);
-              if (reply)
-                reply->by = std::move(by);
-              return reply;
-            });
-      },
-      [self](peer_call<heartbeat_request>& call) {
-        return self->state.make<HeartbeatRequest, HeartbeatResponse, heartbeat_reply>(
-            call,
-            [](auto& made, auto done) {
-              Membership::NewStub(made.over.channel)
-                  ->async()
-                  ->Heartbeat(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const HeartbeatResponse& from, connection_end) { return read(from); });
-      },
-      [self](peer_call<leave_request>& call) {
-        return self->state.make<LeaveRequest, LeaveResponse, void>(
-            call,
-            [](auto& made, auto done) {
-              Membership::NewStub(made.over.channel)
-                  ->async()
-                  ->Leave(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const LeaveResponse&, connection_end) {});
-      },
-      [self](peer_call<find_peers_request>& call) {
-        return self->state.make<FindPeersRequest, FindPeersResponse, find_peers_reply>(
-            call,
-            [](auto& made, auto done) {
-              Membership::NewStub(made.over.channel)
-                  ->async()
-                  ->FindPeers(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const FindPeersResponse& from, connection_end) { return read(from); });
-      },
-      [self](peer_call<ping_request>& call) {
-        return self->state.make<PingRequest, PingResponse, ping_reply>(
-            call,
-            [](auto& made, auto done) {
-              NeuroShard::NewStub(made.over.channel)
-                  ->async()
-                  ->Ping(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const PingResponse& from, connection_end by) {
-              auto reply = read(from);
-              if (reply)
-                reply->by = std::move(by);
-              return reply;
-            });
-      },
-      [self](peer_call<get_layer_map_request>& call) {
-        return self->state.make<GetLayerMapRequest, GetLayerMapResponse, get_layer_map_reply>(
-            call,
-            [](auto& made, auto done) {
-              Membership::NewStub(made.over.channel)
-                  ->async()
-                  ->GetLayerMap(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const GetLayerMapResponse& from, connection_end) { return read(from); });
-      },
-      [self](peer_call<publish_request>& call) {
-        return self->state.make<PublishRequest, PublishResponse, publish_reply>(
-            call,
-            [](auto& made, auto done) {
-              Membership::NewStub(made.over.channel)
-                  ->async()
-                  ->Publish(&made.context, &made.request, &made.reply, std::move(done));
-            },
-            [](const PublishResponse& from, connection_end) { return read(from); });
-      },
+      [self](peer_call<announce_request>& call) { return self->state.make(call); },
+      [self](peer_call<heartbeat_request>& call) { return self->state.make(call); },
+      [self](peer_call<leave_request>& call) { return self->state.make(call); },
+      [self](peer_call<find_peers_request>& call) { return self->state.make(call); },
+      [self](peer_call<ping_request>& call) { return self->state.make(call); },
+      [self](peer_call<get_layer_map_request>& call) { return self->state.make(call); },
+      [self](peer_call<publish_request>& call) { return self->state.make(call); },
+      [self](peer_call<routed_forward>& call) { return self->state.make(call); },
+      [self](peer_call<routed_backward>& call) { return self->state.make(call); },
       [self](const forget_peer& who) {
         self->state.channels->forget(who.node_id);
         self->state.options.callers->unbind(who.node_id);
       },
       [self](drain_atom) {
         self->state.draining = true;
-        for (const auto& [id, context] : self->state.running)
-          context->TryCancel();
+        self->state.running->cancel_all();
       },
       [self](status_atom) -> actor_status {
         return {self->state.name,
                 actor_status::health::ok,
                 "",
                 {{"channels", std::to_string(self->state.channels->size())},
-                 {"calls", std::to_string(self->state.running.size())}}};
+                 {"calls", std::to_string(self->state.running->size())}}};
       },
       [](const call_end_ptr& end) { (*end)(); },
       [self](tick_atom) {
@@ -211,7 +296,7 @@ link_interface::behavior_type grpc_link(link_state::pointer self, link_options o
 
 } // namespace
 
-peer_link_actor spawn_link(caf::actor_system& system, link_options options) {
+grpc_link_actor spawn_link(caf::actor_system& system, link_options options) {
   return system.spawn(grpc_link, std::move(options));
 }
 

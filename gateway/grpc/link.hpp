@@ -2,6 +2,7 @@
 
 #include "actors/common/clock.hpp"
 #include "actors/peer_link/peer_link_actor.hpp"
+#include "actors/relay/work_link_actor.hpp"
 #include "gateway/grpc/callers.hpp"
 #include "gateway/grpc/certificate.hpp"
 
@@ -14,7 +15,7 @@
 
 namespace neuroshard::rpc {
 
-/// The end of a call, run on the link's thread.
+/// The end of a call that is to be run on the link's thread.
 using call_end_ptr = std::shared_ptr<const std::function<void()>>;
 
 struct link_options {
@@ -35,7 +36,11 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::rpc::call_end_ptr)
 
 namespace neuroshard::rpc {
 
-/// Spawns the link that calls other nodes over gRPC. Scheduled; gRPC's threads move the bytes.
-peer_link_actor spawn_link(caf::actor_system& system, link_options options);
+/// One actor carries everything; caf::actor_cast makes the handle of either part of it.
+using grpc_link_actor = peer_link_actor::extend_with<work_link_actor>;
+
+/// Spawns the link that calls other nodes over gRPC. Scheduled; gRPC's threads move the bytes, read the
+/// replies and hand them to whoever asked.
+grpc_link_actor spawn_link(caf::actor_system& system, link_options options);
 
 } // namespace neuroshard::rpc

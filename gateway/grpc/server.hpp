@@ -5,6 +5,7 @@
 
 #include <caf/expected.hpp>
 #include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 
 #include <cstdint>
 #include <memory>
@@ -43,6 +44,9 @@ private:
   std::unique_ptr<grpc::Server> server_;
   uint16_t port_ = 0;
 };
+
+/// What every server of nodes is set to (spec/grpc-api.md section 1).
+void set_channel_rules(grpc::ServerBuilder& builder);
 
 /// Sends what gRPC has to say to the node's log, as debug lines: it tells of every refused handshake.
 void log_to_node_log();

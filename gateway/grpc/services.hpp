@@ -3,9 +3,11 @@
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
+#include "actors/relay/relay_actor.hpp"
 #include "gateway/grpc/admission.hpp"
 #include "gateway/grpc/callers.hpp"
 #include "gateway/grpc/replies.hpp"
+#include "gateway/grpc/reply_desk.hpp"
 #include "gateway/http/bridge.hpp"
 
 #include <grpcpp/impl/codegen/service_type.h>
@@ -27,11 +29,16 @@ struct service_parts {
   time_source_ptr time;
   admission limits;
   reply_store replies;
+  certificate_hashes certificates;
+  relay_actor relay;                ///< null: Forward and Backward are not implemented
+  std::unique_ptr<reply_desk> desk; ///< null where there is no relay
 
   service_parts(caf::actor_system& system, peer_manager_actor peers, std::shared_ptr<caller_table> callers,
-                std::string network, bool insecure, counters_ptr counters, time_source_ptr time)
+                std::string network, bool insecure, counters_ptr counters, time_source_ptr time,
+                relay_actor relay = {})
       : peers(std::move(peers)), callers(std::move(callers)), network(std::move(network)), insecure(insecure),
-        counters(std::move(counters)), time(time), limits(time), replies(time),
+        counters(std::move(counters)), time(time), limits(time), replies(time), relay(std::move(relay)),
+        desk(this->relay ? std::make_unique<reply_desk>(system) : nullptr),
         bridge_(std::make_unique<http::bridge>(system)) {}
 
   /// Has the actors asked; a call that comes too late is dropped, which answers it.
@@ -50,7 +57,7 @@ private:
 
 /// Membership: Announce, Heartbeat, Leave, FindPeers.
 std::unique_ptr<grpc::Service> membership_service(service_parts& parts);
-/// NeuroShard: Ping.
+/// NeuroShard: Ping, Forward, Backward.
 std::unique_ptr<grpc::Service> work_service(service_parts& parts);
 
 } // namespace neuroshard::rpc

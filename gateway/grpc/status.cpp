@@ -1,6 +1,9 @@
 #include "gateway/grpc/status.hpp"
 
+#include "actors/identity/keys.hpp"
+
 #include <algorithm>
+#include <charconv>
 #include <string>
 #include <string_view>
 
@@ -9,6 +12,17 @@ namespace neuroshard::rpc {
 namespace {
 
 constexpr size_t foreign_text_max = 256;
+
+/// Details of a problem that travel as trailing metadata.
+struct told_number {
+  const char* detail;
+  const char* metadata;
+};
+constexpr told_number told_numbers[] = {{"retry_after_ms", "ns-retry-after-ms"},
+                                        {"cache_length", "ns-cache-length"},
+                                        {"model_version", "ns-model-version"}};
+constexpr const char* failed_hop_detail = "failed_hop";
+constexpr const char* failed_hop_metadata = "ns-failed-hop";
 
 std::string printable(std::string_view text) {
   std::string out(text.substr(0, foreign_text_max));
@@ -99,13 +113,14 @@ grpc::Status answer_with(const caf::error& why, grpc::ServerContextBase& context
   const auto what = problem_of(why);
   if (!what.reason.empty())
     context.AddTrailingMetadata("ns-reason", what.reason);
-  for (const auto& [key, value] : what.details)
-    if (const auto* number = std::get_if<int64_t>(&value))
-      if (key == "retry_after_ms" || key == "cache_length" || key == "model_version")
-        context.AddTrailingMetadata("ns-" + std::string(key == "retry_after_ms" ? "retry-after-ms"
-                                                        : key == "cache_length" ? "cache-length"
-                                                                                : "model-version"),
-                                    std::to_string(*number));
+  for (const auto& [key, value] : what.details) {
+    for (const auto& told : told_numbers)
+      if (const auto* number = std::get_if<int64_t>(&value); number && key == told.detail)
+        context.AddTrailingMetadata(told.metadata, std::to_string(*number));
+    if (const auto* text = std::get_if<std::string>(&value);
+        text && key == failed_hop_detail && is_lower_hex(*text, 32))
+      context.AddTrailingMetadata(failed_hop_metadata, *text);
+  }
   // What is wrong inside is no stranger's business.
   const bool inside = code == errc::storage || code == errc::internal;
   return {code_for(code), inside ? "internal error" : what.message};
@@ -121,6 +136,17 @@ caf::error error_of(const grpc::Status& status, const grpc::ClientContext& conte
     what.reason = printable({reason->second.data(), reason->second.size()});
   else if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED)
     what.reason = "unimplemented";
+  for (const auto& told : told_numbers)
+    if (const auto at = trailing.find(told.metadata); at != trailing.end()) {
+      int64_t number = 0;
+      const auto* const end = at->second.data() + at->second.size();
+      if (const auto read = std::from_chars(at->second.data(), end, number);
+          read.ec == std::errc{} && read.ptr == end)
+        what.details.emplace_back(told.detail, number);
+    }
+  if (const auto at = trailing.find(failed_hop_metadata); at != trailing.end())
+    if (std::string id{at->second.data(), at->second.size()}; is_lower_hex(id, 32))
+      what.details.emplace_back(failed_hop_detail, std::move(id));
   return refuse(errc_of(status.error_code()), std::move(what));
 }
 

@@ -1,5 +1,7 @@
 #include "gateway/grpc/unary.hpp"
 
+#include "gateway/grpc/work_codec.hpp"
+
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -12,7 +14,6 @@ namespace {
 
 constexpr std::string_view own_protocol = "1";
 constexpr int64_t longest_call_ms = 600'000;
-constexpr size_t request_id_min = 16, request_id_max = 64;
 
 std::string_view metadata(const grpc::CallbackServerContext& context, const char* key) {
   const auto& all = context.client_metadata();
@@ -56,6 +57,8 @@ void service_parts::submit(http::bridge_call_ptr call) {
 }
 
 void service_parts::drop_waiting() {
+  if (desk)
+    desk->close();
   std::unique_ptr<http::bridge> gone;
   const std::lock_guard hold{lock_};
   gone = std::move(bridge_);
@@ -80,7 +83,8 @@ caf::expected<caller> caller_of(const grpc::CallbackServerContext& context, cons
     return found;
   }
   const auto shown = context.auth_context()->FindPropertyValues("x509_pem_cert");
-  const auto hash = shown.empty() ? std::nullopt : certificate_hash({shown[0].data(), shown[0].size()});
+  const auto hash =
+      shown.empty() ? std::nullopt : parts.certificates.hash_of({shown[0].data(), shown[0].size()});
   if (!hash)
     return refused_call(errc::unauthorized, "no_certificate", "A call needs a certificate.");
   found.end.tls_cert_sha256 = *hash;
@@ -90,13 +94,24 @@ caf::expected<caller> caller_of(const grpc::CallbackServerContext& context, cons
   return found;
 }
 
-kernels::digest digest_of(const grpc::ByteBuffer& bytes) {
-  kernels::sha256 hash;
-  std::vector<grpc::Slice> slices;
-  if (bytes.Dump(&slices).ok())
-    for (const auto& slice : slices)
-      hash.update(slice.begin(), slice.size());
-  return hash.finish();
+caf::error unimplemented() {
+  return refused_call(errc::failed_precondition, "unimplemented", "This node has no such method.");
+}
+
+caf::error announce_first() {
+  return refused_call(errc::unauthorized, "announce_first",
+                      "Announce, or Ping with a record, comes first on a connection.");
+}
+
+bool is_first(const std::shared_ptr<unary_call>& call, service_parts& parts, const caller& from,
+              const char* method_name, const std::string& request_id, const grpc::ByteBuffer& request) {
+  auto first = parts.replies.begin(
+      {from.counted_as, method_name, request_id}, request,
+      [call](const caf::error& why, const grpc::ByteBuffer& reply) { call->finish(why, reply); });
+  if (!first)
+    return false;
+  call->answers_for(std::move(first));
+  return true;
 }
 
 caf::expected<std::chrono::milliseconds> time_left(const grpc::CallbackServerContext& context,
@@ -105,9 +120,7 @@ caf::expected<std::chrono::milliseconds> time_left(const grpc::CallbackServerCon
   const auto until = context.deadline() - std::chrono::system_clock::now();
   int64_t left = std::min(longest_call_ms, std::chrono::duration_cast<milliseconds>(until).count());
   if (header) {
-    const auto& id = header->request_id();
-    if (id.size() < request_id_min || id.size() > request_id_max ||
-        !std::all_of(id.begin(), id.end(), [](char c) { return c > 0x20 && c <= 0x7e; })) {
+    if (!is_request_id(header->request_id())) {
       problem what;
       what.message = "A request id has 16 to 64 printable characters.";
       what.field = "header.request_id";
@@ -136,26 +149,26 @@ caf::expected<void> unary_call::enter(const std::string& counted_as, call_class 
   return {};
 }
 
-void unary_call::finish(const caf::error& why) {
-  if (finished_)
-    return;
-  auto status = answer_with(why, context_);
-  // A version is refused as a method that is not there (spec/grpc-api.md section 6).
-  if (problem_of(why).reason == "protocol")
-    status = {grpc::StatusCode::UNIMPLEMENTED, status.error_message()};
-  finish(std::move(status), {});
-}
-
-void unary_call::finish(grpc::Status status, const grpc::ByteBuffer& reply) {
+void unary_call::finish(const caf::error& why, const grpc::ByteBuffer& reply) {
   if (std::exchange(finished_, true))
     return;
+  auto status = grpc::Status::OK;
+  if (why) {
+    status = answer_with(why, context_);
+    // A version is refused as a method that is not there (spec/grpc-api.md section 6).
+    if (const auto reason = problem_of(why).reason; reason == "protocol" || reason == "unimplemented")
+      status = {grpc::StatusCode::UNIMPLEMENTED, status.error_message()};
+  } else {
+    out_ = reply;
+  }
   if (entered_)
     parts_.limits.leave(counted_as_);
-  if (key_)
-    parts_.replies.done(*key_, status, reply);
-  if (status.ok())
-    out_ = reply;
+  // What was given to this call may go with it; a repeated call may wait for its reply, a hash take time.
+  auto& replies = parts_.replies;
+  const auto first = std::move(first_);
   reactor_->Finish(std::move(status));
+  if (first)
+    replies.done(first, why, reply);
 }
 
 } // namespace neuroshard::rpc

@@ -31,9 +31,6 @@ struct caller {
 };
 caf::expected<caller> caller_of(const grpc::CallbackServerContext& context, const service_parts& parts);
 
-/// SHA-256 of the bytes as received.
-kernels::digest digest_of(const grpc::ByteBuffer& bytes);
-
 /// How a method differs from the others.
 struct method {
   const char* name;
@@ -53,9 +50,11 @@ public:
   /// Lets the caller in; from then on it counts until the end.
   caf::expected<void> enter(const std::string& counted_as, call_class what);
   /// This call is the first of its kind: who repeats it gets its reply.
-  void answers_for(reply_store::key key) { key_ = std::move(key); }
-  void finish(const caf::error& why);
-  void finish(grpc::Status status, const grpc::ByteBuffer& reply);
+  void answers_for(reply_store::ticket first) { first_ = std::move(first); }
+  void finish(const caf::error& why) { finish(why, {}); }
+  void finish(const grpc::ByteBuffer& reply) { finish({}, reply); }
+  /// The reply, or, where the error is set, why there is none.
+  void finish(const caf::error& why, const grpc::ByteBuffer& reply);
 
 private:
   service_parts& parts_;
@@ -65,8 +64,16 @@ private:
   std::string counted_as_;
   bool entered_ = false;
   bool finished_ = false;
-  std::optional<reply_store::key> key_;
+  reply_store::ticket first_;
 };
+
+/// What a call of a method that is not served here is told.
+caf::error unimplemented();
+/// What a call from a certificate that was not announced is told.
+caf::error announce_first();
+/// Whether this call is to be run: a repeated one gets the reply of the first.
+bool is_first(const std::shared_ptr<unary_call>& call, service_parts& parts, const caller& from,
+              const char* method_name, const std::string& request_id, const grpc::ByteBuffer& request);
 
 /// The reply of an actor that only says that it is done.
 struct done_reply {};
@@ -134,21 +141,11 @@ grpc::ServerUnaryReactor* serve(service_parts& parts, grpc::CallbackServerContex
     bool announces = false;
     if constexpr (requires { request->node.has_value(); })
       announces = request->node.has_value();
-    if (!announces) {
-      problem what;
-      what.message = "Announce, or Ping with a record, comes first on a connection.";
-      what.reason = "announce_first";
-      return stop(refuse(errc::unauthorized, std::move(what)));
-    }
+    if (!announces)
+      return stop(announce_first());
   }
-  if (header) {
-    reply_store::key key{from->counted_as, how.name, header->request_id(), digest_of(*in)};
-    if (!parts.replies.begin(key, [call](const grpc::Status& status, const grpc::ByteBuffer& reply) {
-          call->finish(status, reply);
-        }))
-      return call->reactor();
-    call->answers_for(std::move(key));
-  }
+  if (header && !is_first(call, parts, *from, how.name, header->request_id(), *in))
+    return call->reactor();
   request->from = from->end;
   auto* const reactor = call->reactor();
   parts.submit(std::make_shared<actor_call<Reply, Handle, std::decay_t<decltype(*request)>>>(
@@ -162,7 +159,7 @@ grpc::ServerUnaryReactor* serve(service_parts& parts, grpc::CallbackServerContex
         bool own_buffer = false;
         if (!grpc::SerializationTraits<Out>::Serialize(answer, &made, &own_buffer).ok())
           return call->finish(refuse(errc::internal, "The reply could not be written."));
-        call->finish(grpc::Status::OK, made);
+        call->finish(made);
       }));
   return reactor;
 }

@@ -1,12 +1,18 @@
 #include "gateway/grpc/membership_codec.hpp"
 #include "gateway/grpc/unary.hpp"
+#include "gateway/grpc/work_codec.hpp"
 #include "neuroshard/work.grpc.pb.h"
+
+#include <caf/actor_cast.hpp>
 
 namespace neuroshard::rpc {
 
 namespace {
 
-class work_calls final : public NeuroShard::WithRawCallbackMethod_Ping<NeuroShard::Service> {
+using work_raw = NeuroShard::WithRawCallbackMethod_Ping<NeuroShard::WithRawCallbackMethod_Forward<
+    NeuroShard::WithRawCallbackMethod_Backward<NeuroShard::Service>>>;
+
+class work_calls final : public work_raw {
 public:
   explicit work_calls(service_parts& parts) : parts_(parts) {}
 
@@ -20,8 +26,60 @@ public:
           write(reply, to);
         });
   }
+  grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                    grpc::ByteBuffer* out) override {
+    return relay<routed_forward, routed_forward_reply>(context, in, out, "Forward");
+  }
+  grpc::ServerUnaryReactor* Backward(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                     grpc::ByteBuffer* out) override {
+    return relay<routed_backward, routed_backward_reply>(context, in, out, "Backward");
+  }
 
 private:
+  /// Limits, caller, decoding; then the relay, which is asked without the bridge.
+  template <class Request, class Reply>
+  grpc::ServerUnaryReactor* relay(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                  grpc::ByteBuffer* out, const char* name) {
+    const auto call = std::make_shared<unary_call>(parts_, *context, *out);
+    const auto stop = [&](const caf::error& why) {
+      call->finish(why);
+      return call->reactor();
+    };
+    const auto from = caller_of(*context, parts_);
+    if (!from)
+      return stop(from.error());
+    if (auto in_time = call->enter(from->counted_as, call_class::forward); !in_time)
+      return stop(in_time.error());
+    if (!parts_.relay)
+      return stop(unimplemented());
+    if (from->end.node_id.empty())
+      return stop(announce_first());
+    Request request;
+    Header header;
+    if (auto wrong = read(*in, request, header))
+      return stop(wrong);
+    const auto left = time_left(*context, &header);
+    if (!left)
+      return stop(left.error());
+    if (!is_first(call, parts_, *from, name, header.request_id(), *in))
+      return call->reactor();
+    request.from = from->end;
+    request.work.header.deadline_steady_us = parts_.time->steady_us() + left->count() * 1'000;
+    auto* const reactor = call->reactor();
+    parts_.desk->ask(caf::actor_cast<caf::strong_actor_ptr>(parts_.relay),
+                     caf::make_message(std::move(request)), *left, [call](caf::expected<caf::message> reply) {
+                       if (!reply)
+                         return call->finish(reply.error());
+                       grpc::ByteBuffer made;
+                       if (!reply->template match_elements<Reply>())
+                         return call->finish(refuse(errc::internal, "the relay's answer is another"));
+                       if (auto wrong = write(reply->template get_as<Reply>(0), made))
+                         return call->finish(wrong);
+                       call->finish(made);
+                     });
+    return reactor;
+  }
+
   service_parts& parts_;
 };
 

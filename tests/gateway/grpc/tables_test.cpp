@@ -1,7 +1,10 @@
+#include "actors/common/error.hpp"
 #include "gateway/grpc/admission.hpp"
 #include "gateway/grpc/callers.hpp"
+#include "gateway/grpc/certificate.hpp"
 #include "gateway/grpc/replies.hpp"
 #include "tests/gateway/grpc/buffers.hpp"
+#include "tests/kernels/text/temporary_directory.hpp"
 #include "tests/support/manual_clock.hpp"
 #include "tests/support/test.hpp"
 
@@ -77,52 +80,79 @@ TEST_CASE("a peer pings 60 times a minute, and is told when to come back") {
 TEST_CASE("a repeated call gets the first one's reply: while it runs, and for a minute after") {
   const auto clock = std::make_shared<test::manual_clock>();
   reply_store replies{clock};
-  const reply_store::key key{"a", "Ping", "0123456789abcdef", hash_of("bytes")};
+  const reply_store::key key{"a", "Ping", "0123456789abcdef"};
+  const auto bytes = buffer_of("bytes");
   std::vector<std::string> heard;
-  const auto hear = [&](const grpc::Status& status, const grpc::ByteBuffer& reply) {
-    heard.push_back(status.ok() ? text_of(reply) : status.error_message());
+  const auto hear = [&](const caf::error& why, const grpc::ByteBuffer& reply) {
+    heard.push_back(why ? problem_of(why).reason : text_of(reply));
   };
-  CHECK(replies.begin(key, hear));
-  CHECK_FALSE(replies.begin(key, hear));
+  const auto first = replies.begin(key, bytes, hear);
+  REQUIRE(first);
+  CHECK_FALSE(replies.begin(key, bytes, hear));
   CHECK(heard.empty());
-  replies.done(key, grpc::Status::OK, buffer_of("one"));
+  replies.done(first, {}, buffer_of("one"));
   CHECK(heard == std::vector<std::string>{"one"});
-  CHECK_FALSE(replies.begin(key, hear));
+  CHECK_FALSE(replies.begin(key, bytes, hear));
   CHECK(heard == std::vector<std::string>{"one", "one"});
+  problem no;
+  no.reason = "no_reason";
+  const auto failed = refuse(errc::unavailable, no);
   // Any difference is another call.
-  for (auto other : {reply_store::key{"b", key.method, key.request_id, key.bytes},
-                     reply_store::key{key.caller, "Announce", key.request_id, key.bytes},
-                     reply_store::key{key.caller, key.method, "another-request-", key.bytes},
-                     reply_store::key{key.caller, key.method, key.request_id, hash_of("other")}}) {
-    CHECK(replies.begin(other, hear));
-    replies.done(other, {grpc::StatusCode::UNAVAILABLE, "no"}, {});
-    CHECK(replies.begin(other, hear)); // what failed is run again
-    replies.done(other, {grpc::StatusCode::UNAVAILABLE, "no"}, {});
+  for (const auto& [other, with] : {std::pair{reply_store::key{"b", key.method, key.request_id}, bytes},
+                                    {reply_store::key{key.caller, "Announce", key.request_id}, bytes},
+                                    {reply_store::key{key.caller, key.method, "another-request-"}, bytes},
+                                    {key, buffer_of("other")}}) {
+    for (int twice = 0; twice < 2; ++twice) { // what failed is run again
+      const auto run = replies.begin(other, with, hear);
+      REQUIRE(run);
+      replies.done(run, failed, {});
+    }
   }
   clock->advance_s(60);
-  CHECK(replies.begin(key, hear));
-  CHECK_FALSE(replies.begin(key, hear));
-  replies.done(key, {grpc::StatusCode::INTERNAL, "broken"}, {});
-  CHECK(heard.back() == "broken");
+  const auto again = replies.begin(key, bytes, hear);
+  REQUIRE(again);
+  CHECK_FALSE(replies.begin(key, bytes, hear));
+  const auto beside = replies.begin(key, buffer_of("other"), hear); // runs beside it
+  REQUIRE(beside);
+  CHECK(heard.size() == 2);
+  replies.done(again, failed, {});
+  CHECK(heard.back() == "no_reason"); // who joined hears the reason too
+  CHECK_FALSE(replies.begin(key, buffer_of("other"), hear));
+  replies.done(beside, {}, buffer_of("two"));
+  CHECK(heard.back() == "two");
 }
 
 TEST_CASE("stored replies are small and few") {
   const auto clock = std::make_shared<test::manual_clock>();
   reply_store replies{clock};
-  const auto hear = [](const grpc::Status&, const grpc::ByteBuffer&) {};
-  const auto key_of = [](int i) { return reply_store::key{"a", "m", std::to_string(i), {}}; };
-  CHECK(replies.begin(key_of(0), hear));
-  replies.done(key_of(0), grpc::Status::OK, buffer_of(std::string(65'537, 'x')));
+  const auto hear = [](const caf::error&, const grpc::ByteBuffer&) {};
+  const auto request = buffer_of("request");
+  const auto begin = [&](int i) { return replies.begin({"a", "m", std::to_string(i)}, request, hear); };
+  auto first = begin(0);
+  REQUIRE(first);
+  replies.done(first, {}, buffer_of(std::string(65'537, 'x')));
   CHECK(replies.stored_bytes() == 0);
-  CHECK(replies.begin(key_of(0), hear));
-  replies.done(key_of(0), grpc::Status::OK, buffer_of("x"));
+  first = begin(0);
+  REQUIRE(first);
+  replies.done(first, {}, buffer_of("x"));
   const auto large = buffer_of(std::string(65'536, 'x'));
   for (int i = 1; i < 1'200; ++i) {
-    REQUIRE(replies.begin(key_of(i), hear));
-    replies.done(key_of(i), grpc::Status::OK, large);
-    REQUIRE_FALSE(replies.begin(key_of(0), hear)); // used, so it stays
+    const auto run = begin(i);
+    REQUIRE(run);
+    replies.done(run, {}, large);
+    REQUIRE_FALSE(begin(0)); // used, so it stays
   }
   CHECK(replies.stored_bytes() <= 64 * 1024 * 1024);
-  CHECK(replies.begin(key_of(1), hear)); // the least recently used went
-  CHECK_FALSE(replies.begin(key_of(1'199), hear));
+  CHECK(begin(1)); // the least recently used went
+  CHECK_FALSE(begin(1'199));
+}
+
+TEST_CASE("a caller's certificate is known by its text") {
+  temporary_directory folder;
+  const auto made = load_or_make_certificate(folder.path());
+  REQUIRE(static_cast<bool>(made));
+  certificate_hashes hashes;
+  for (int twice = 0; twice < 2; ++twice)
+    CHECK(hashes.hash_of(made->certificate_pem) == made->sha256);
+  CHECK_FALSE(hashes.hash_of("no certificate").has_value());
 }

@@ -54,6 +54,9 @@ struct real_peers {
       add_message_types<caf::id_block::neuroshard_peer_manager>();
       add_message_types<caf::id_block::neuroshard_peer_link>();
       add_message_types<caf::id_block::neuroshard_grpc_link>();
+      add_message_types<caf::id_block::neuroshard_layer_worker>();
+      add_message_types<caf::id_block::neuroshard_relay>();
+      add_message_types<caf::id_block::neuroshard_work_link>();
       add_message_types<caf::id_block::neuroshard_http>();
       set("scheduler.max-threads", 2);
     }
@@ -63,6 +66,8 @@ struct real_peers {
     std::optional<rpc::node_certificate> certificate;
     std::shared_ptr<rpc::caller_table> callers = std::make_shared<rpc::caller_table>();
     peer_link_actor link;
+    work_link_actor work;
+    relay_actor relay;
     peer_manager_actor manager;
     std::unique_ptr<rpc::server> server;
     uint16_t port = 0;
@@ -74,12 +79,15 @@ struct real_peers {
   caf::actor_system sys{cfg};
   caf::scoped_actor self{sys};
   std::vector<std::unique_ptr<node>> nodes;
+  std::function<relay_actor(caf::actor_system&)> make_relay; ///< of the nodes that join; none: they have none
 
   ~real_peers() {
     for (auto& one : nodes) {
       one->server.reset();
       caf::anon_send_exit(one->manager, caf::exit_reason::kill);
       caf::anon_send_exit(one->link, caf::exit_reason::kill);
+      if (one->relay)
+        caf::anon_send_exit(one->relay, caf::exit_reason::kill);
     }
   }
 
@@ -99,8 +107,12 @@ struct real_peers {
       made->certificate = std::move(*certificate);
     }
     made->port = free_port();
-    made->link = rpc::spawn_link(sys, {made->certificate, network, made->who->node_id(), made->callers,
-                                       system_time(), system_random()});
+    const auto link = rpc::spawn_link(sys, {made->certificate, network, made->who->node_id(), made->callers,
+                                            system_time(), system_random()});
+    made->link = link;
+    made->work = link;
+    if (make_relay)
+      made->relay = make_relay(sys);
     peer_manager_options options;
     auto& own = options.own;
     own.node_id = made->who->node_id();
@@ -115,10 +127,10 @@ struct real_peers {
     options.total_layers = own.layer_end = layers;
     own.has_embedding = own.has_lm_head = layers > 0;
     made->manager = sys.spawn(peer_manager, peer_manager_parts{made->link, made->who}, options);
-    auto server =
-        rpc::server::start({"127.0.0.1", made->port, made->certificate},
-                           std::make_unique<rpc::service_parts>(sys, made->manager, made->callers, network,
-                                                                insecure, nullptr, system_time()));
+    auto server = rpc::server::start({"127.0.0.1", made->port, made->certificate},
+                                     std::make_unique<rpc::service_parts>(sys, made->manager, made->callers,
+                                                                          network, insecure, nullptr,
+                                                                          system_time(), made->relay));
     REQUIRE(static_cast<bool>(server));
     made->server = std::move(*server);
     nodes.push_back(std::move(made));
