@@ -91,3 +91,31 @@ TEST_CASE("truncated, grouped, over-long and too large input is refused") {
   CHECK_FALSE(readable(std::string(wire::message_bytes_max + 2, '\x08')));
   CHECK_FALSE(wire::read_fields(out, [](const wire::field&) { return false; }));
 }
+
+TEST_CASE("a reader may allow longer messages, and refuses what is longer than it allows") {
+  std::string out;
+  wire::put_bytes(out, 1, std::string(wire::message_bytes_max, 'x'));
+  CHECK_FALSE(readable(out));
+  const auto all = [](const wire::field&) { return true; };
+  CHECK(wire::read_fields(out, all, out.size()));
+  CHECK_FALSE(wire::read_fields(out, all, out.size() - 1));
+}
+
+TEST_CASE("numbers of seven bits a byte are read one after the other") {
+  std::string out;
+  for (const uint64_t value : {uint64_t{0}, uint64_t{127}, uint64_t{128}, ~uint64_t{0}})
+    wire::put_varint(out, value);
+  CHECK(out.size() == 1 + 1 + 2 + 10);
+  std::string_view rest = out;
+  uint64_t value = 0;
+  for (const uint64_t wanted : {uint64_t{0}, uint64_t{127}, uint64_t{128}, ~uint64_t{0}}) {
+    CHECK(wire::take_varint(rest, value));
+    CHECK(value == wanted);
+  }
+  CHECK(rest.empty());
+  CHECK_FALSE(wire::take_varint(rest, value));
+  rest = "\x80";
+  CHECK_FALSE(wire::take_varint(rest, value));
+  rest = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"; // beyond 64 bits
+  CHECK_FALSE(wire::take_varint(rest, value));
+}
