@@ -7,6 +7,7 @@
 #include "actors/ledger/utc_date.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace neuroshard {
 
@@ -57,7 +58,7 @@ posting as_counted(posting of) {
 
 account_book::account_book(std::unique_ptr<ledger_store> store, ledger_options options)
     : store_(std::move(store)), options_(std::move(options)), wallet_(options_.identity->address()),
-      crew_(options_.identity, signing_crew::threads_here()) {}
+      crew_(options_.identity, signing_crew::threads_here()), writer_(*store_, crew_) {}
 
 account_book::~account_book() = default;
 
@@ -158,10 +159,12 @@ caf::error account_book::check_balances() {
 }
 
 void account_book::reload() {
+  changed_.clear();
   accounts_.clear();
   totals_ = store_->totals();
   const auto head = store_->head();
   head_ = head.value_or(head_row{0, chain_id_, 0});
+  writer_.set_head(head_.hash);
   now_us_ = std::max(now_us_, head_.timestamp_us);
   open_reservations_ = store_->open_reservations().size();
   // No transaction is dated into a closed epoch, whatever the clock says now.
@@ -175,11 +178,11 @@ void account_book::reload() {
 neuro_amount account_book::open_pending() {
   neuro_amount sum;
   const auto add = [&](neuro_amount part) { sum = checked_add(sum, part).value_or(sum); };
-  for (const auto& row : store_->open_unstakes())
+  for (const auto& row : store().open_unstakes())
     add(row.left());
-  for (const auto& row : store_->open_reservations())
+  for (const auto& row : store().open_reservations())
     add(row.reserved);
-  for (const auto& row : store_->pending_rewards())
+  for (const auto& row : store().pending_rewards())
     add(row.left());
   return sum;
 }
@@ -198,45 +201,89 @@ caf::error account_book::open_group() {
   }
   advance_time();
   if (in_group_)
-    return store_->fault();
-  if (!store_->begin()) {
-    const caf::error failed = store_->fault();
-    store_->rollback();
-    return failed;
+    return store_fault();
+  if (!under_way_) {
+    if (!store_->begin()) {
+      const caf::error failed = store_->fault();
+      store_->rollback();
+      return failed;
+    }
+    begun_ = true;
   }
   in_group_ = true;
-  for (const int64_t row : delivered_)
-    store_->mark_delivered(row);
-  delivered_.clear();
-  return store_->fault();
+  return {};
 }
 
-caf::error account_book::commit() {
-  if (!in_group_)
-    return {};
-  write_transactions();
-  for (auto& [address, held] : accounts_) {
-    if (held.changed)
-      store_->save_account(held.row);
-    held.changed = false;
-  }
-  store_->save_totals(totals_);
-  caf::error failed;
+ledger_store& account_book::store() {
+  writer_.wait();
+  if (in_group_ && !begun_)
+    begun_ = store_->begin(); // Does nothing where the group before has failed; `end_commit` tells of that.
+  return *store_;
+}
+
+caf::error account_book::store_fault() const {
+  return writer_.busy() ? caf::error{} : store_->fault();
+}
+
+caf::expected<group_rest> account_book::take_rest() {
+  store();
+  write_delivered();
   if (head_.seq >= checked_seq_ + check_every_transactions && fault_.empty()) {
+    checked_seq_ = head_.seq;
     const auto parts = checked_add(totals_.available, totals_.staked);
     const auto sum = parts ? checked_add(*parts, totals_.pending) : std::nullopt;
     if (!sum || sum != checked_sub(totals_.minted, totals_.burned) || open_pending() != own().pending)
-      failed = stop("The ledger's balances do not add up; no further operation is taken.");
-    checked_seq_ = head_.seq;
+      return stop("The ledger's balances do not add up; no further operation is taken.");
   }
-  in_group_ = false;
-  if (!failed && store_->commit()) {
-    if (accounts_.size() > held_accounts_max)
-      accounts_.clear();
+  group_rest rest;
+  rest.transactions = std::exchange(unwritten_, {});
+  rest.accounts.reserve(changed_.size());
+  for (held_account* held : changed_) {
+    rest.accounts.push_back(held->row);
+    held->changed = false;
+  }
+  changed_.clear();
+  rest.totals = totals_;
+  // Whoever asks for one again waits until it is written.
+  if (accounts_.size() > held_accounts_max)
+    accounts_.clear();
+  in_group_ = begun_ = false;
+  return rest;
+}
+
+caf::error account_book::commit() {
+  if (auto failed = end_commit())
+    return failed;
+  if (!in_group_)
     return {};
-  }
-  if (!failed)
-    failed = store_->fault();
+  auto rest = take_rest();
+  const caf::error failed = rest ? writer_.write(*rest) : rest.error();
+  head_.hash = writer_.head();
+  return failed ? undo(failed) : caf::error{};
+}
+
+caf::error account_book::start_commit(std::function<void()> written) {
+  auto rest = take_rest();
+  if (!rest)
+    return undo(rest.error());
+  under_way_ = true;
+  writer_.start(std::move(*rest), std::move(written));
+  return {};
+}
+
+caf::error account_book::end_commit() {
+  if (!std::exchange(under_way_, false))
+    return {};
+  const caf::error failed = writer_.outcome();
+  head_.hash = writer_.head();
+  return failed ? undo(failed) : caf::error{};
+}
+
+caf::error account_book::undo(const caf::error& failed) {
+  if (!unwritten_.empty())
+    crew_.finish(unwritten_.back().ticket);
+  unwritten_.clear();
+  in_group_ = begun_ = false;
   store_->rollback();
   log::error("ledger", "group-undone path={} reason=\"{}\"", options_.path, problem_of(failed).message);
   reload();
@@ -251,9 +298,10 @@ caf::error account_book::commit() {
 caf::error account_book::close() {
   if (closed_)
     return {};
-  caf::error failed;
+  caf::error failed = end_commit();
   if (!delivered_.empty() && fault_.empty())
-    failed = open_group();
+    if (auto refused = open_group())
+      failed = refused;
   if (auto undone = commit())
     failed = undone;
   closed_ = true;
@@ -289,11 +337,16 @@ account_book::held_account& account_book::account(const std::string& address) {
   if (const auto found = accounts_.find(address); found != accounts_.end())
     return found->second;
   held_account held;
-  if (auto row = store_->account(address))
+  if (auto row = store().account(address))
     held.row = std::move(*row);
   else
     held.row.address = address;
   return accounts_.emplace(address, std::move(held)).first->second;
+}
+
+void account_book::note_changed(held_account& held) {
+  if (!std::exchange(held.changed, true))
+    changed_.push_back(&held);
 }
 
 account_row account_book::own() {
@@ -331,7 +384,7 @@ caf::expected<transaction> account_book::record(draft from, const posting_set& s
   if (is_signed(made.kind)) {
     auto& own_account = account(wallet_);
     made.nonce = ++own_account.row.nonce;
-    own_account.changed = true;
+    note_changed(own_account);
     made.key = options_.identity->wallet_public_key();
   }
   std::string payload = canonical_payload(made, chain_id_);
@@ -342,7 +395,7 @@ caf::expected<transaction> account_book::record(draft from, const posting_set& s
       return 0;
     auto& held = account(address);
     if (held.row.id == 0)
-      store_->save_account(held.row);
+      store().save_account(held.row);
     return held.row.id;
   };
   std::vector<int64_t> ids;
@@ -351,29 +404,23 @@ caf::expected<transaction> account_book::record(draft from, const posting_set& s
     auto& held = account(each.account);
     neuro_amount& balance = part_of(held.row, each.part);
     balance = *moved(balance, as_counted(each));
-    held.changed = true;
+    note_changed(held);
   }
   totals_ = totals;
-  auto& waits = unwritten_.emplace_back(unwritten{made, std::move(payload), id_of(made.from), id_of(made.to),
-                                                  std::move(*postings), std::move(ids)});
+  auto& waits = unwritten_.emplace_back(unwritten_transaction{
+      made, std::move(payload), 0, id_of(made.from), id_of(made.to), std::move(*postings), std::move(ids),
+      from.seen_as, from.seen_as ? id_of(wallet_) : 0, day_of(now_us_)});
   if (is_signed(made.kind))
-    crew_.add(waits.payload, waits.row.sig.emplace());
-  if (from.seen_as)
-    store_->add_history(id_of(wallet_), *from.seen_as, made.seq, day_of(now_us_));
+    waits.ticket = crew_.add(waits.payload, waits.row.sig.emplace());
   head_.seq = made.seq;
   head_.timestamp_us = now_us_;
   return made;
 }
 
 void account_book::write_transactions() {
-  crew_.finish();
-  for (auto& each : unwritten_) {
-    each.row.hash =
-        row_hash(head_.hash, each.row.seq, each.payload, each.row.sig, postings_hash(each.postings));
-    head_.hash = each.row.hash;
-    store_->append(each.row, each.from_id, each.to_id, each.postings, each.account_ids);
-  }
-  unwritten_.clear();
+  store();
+  writer_.append(unwritten_);
+  head_.hash = writer_.head();
 }
 
 // -- sending
@@ -430,9 +477,10 @@ caf::expected<std::optional<answer_row>> account_book::stored_answer(const reque
   if (mark.key.size() > 128 || !std::all_of(mark.key.begin(), mark.key.end(), printable))
     return refuse_field("Idempotency-Key", "malformed",
                         "Idempotency-Key has 1 to 128 printable ASCII characters.");
+  write_delivered();
   if (mark.key.empty())
-    return store_->undelivered_answer(mark, now_us_ - undelivered_us);
-  auto stored = store_->answer_by_key(mark, now_us_ - keyed_us);
+    return store().undelivered_answer(mark, now_us_ - undelivered_us);
+  auto stored = store().answer_by_key(mark, now_us_ - keyed_us);
   if (stored && !equal_digests(stored->body, mark.body))
     return refuse_field("Idempotency-Key", "key_reused",
                         "This Idempotency-Key was used with another body within the last 24 hours.");
@@ -454,18 +502,20 @@ caf::expected<found_response> account_book::apply(const keep_response& what) {
   return operate<found_response>([&]() -> caf::expected<found_response> {
     if (what.response.size() > response_bytes_max)
       return refuse_field("response", "too_long", "A response of more than 1 MiB is not kept.");
-    const int64_t row = store_->insert_answer(what.mark, answer_kind::response, what.response, now_us_);
+    const int64_t row = store().insert_answer(what.mark, answer_kind::response, what.response, now_us_);
     return found_response{true, row, what.response};
   });
 }
 
 void account_book::mark_delivered(int64_t row) {
-  if (row <= 0 || closed_)
-    return;
-  if (in_group_)
-    store_->mark_delivered(row);
-  else if (delivered_.size() < delivered_max)
+  if (row > 0 && !closed_ && delivered_.size() < delivered_max)
     delivered_.push_back(row);
+}
+
+void account_book::write_delivered() {
+  for (const int64_t row : delivered_)
+    store().mark_delivered(row);
+  delivered_.clear();
 }
 
 // -- what time brings
@@ -485,8 +535,8 @@ caf::expected<bool> account_book::run_due() {
       if (auto failed = release_due())
         return failed;
     if (forgets) {
-      store_->forget_answers(now_us_ - undelivered_us, now_us_ - keyed_us);
-      store_->proofs().forget_commitments(now_us_ - commitments_kept_us);
+      store().forget_answers(now_us_ - undelivered_us, now_us_ - keyed_us);
+      store().proofs().forget_commitments(now_us_ - commitments_kept_us);
     }
     if (auto failed = close_epochs(epochs_at_once))
       return failed;

@@ -2,12 +2,14 @@
 
 #include "actors/common/clock.hpp"
 #include "actors/identity/node_identity.hpp"
+#include "actors/ledger/group_writer.hpp"
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_store.hpp"
 #include "actors/ledger/money_rules.hpp"
 #include "actors/ledger/signing_crew.hpp"
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,8 +68,16 @@ public:
   // -- groups
   // -----------------------------------------------------------------------------------------------------
   bool in_group() const noexcept { return in_group_; }
-  /// Ends the group. On an error everything since its beginning is undone.
+  /// Ends the group, after the one under way. On an error everything since its beginning is undone.
   caf::error commit();
+  /// Lets a thread of the book's own end the open group, which must be there with none under way, and goes on
+  /// with the next one meanwhile: what needs no more than memory is applied and signed during the COMMIT,
+  /// what needs the store waits for it. `written` is called on that thread; then `end_commit` is due. An
+  /// error: the group is undone already.
+  caf::error start_commit(std::function<void()> written);
+  bool under_way() const noexcept { return under_way_; }
+  /// Waits for the group under way. On an error the open group, which was built on it, is undone as well.
+  caf::error end_commit();
   /// Commits and closes the store; every later operation is refused with draining.
   caf::error close();
 
@@ -103,17 +113,6 @@ private:
     std::optional<history_type> seen_as; ///< in the history of the book's own wallet, the only one there is
   };
 
-  /// A transaction of the open group that is not in the store yet: it waits for its signature, and its hash
-  /// for those before it.
-  struct unwritten {
-    transaction row;
-    std::string payload;
-    int64_t from_id = 0;
-    int64_t to_id = 0;
-    std::vector<posting> postings;
-    std::vector<int64_t> account_ids;
-  };
-
   /// What one kind of work earns before the caps. Steps are of training alone.
   struct earning {
     reward_type type{};
@@ -128,7 +127,16 @@ private:
     uint64_t steps_rewarded() const;
   };
 
+  /// The store, which is the writer's while a group is under way: waits for it, and begins the transaction
+  /// of the open group where that was put off.
+  ledger_store& store();
+  /// What is known to have failed so far, without waiting.
+  caf::error store_fault() const;
   caf::error open_group();
+  /// Closes the open group; what is left to be written of it.
+  caf::expected<group_rest> take_rest();
+  caf::error undo(const caf::error& failed);
+  void write_delivered();
   /// Hands the unwritten transactions, signed and chained, to the store.
   void write_transactions();
   template <class Result, class Operation>
@@ -139,6 +147,7 @@ private:
   caf::expected<std::optional<answer_row>> stored_answer(const request_mark& mark);
 
   held_account& account(const std::string& address);
+  void note_changed(held_account& held);
   /// Changes the balances in memory; the transaction gets its signature and hash when the group ends.
   caf::expected<transaction> record(draft from, const posting_set& postings);
   caf::error check_beginning();
@@ -182,13 +191,15 @@ private:
   ledger_options options_;
   std::string wallet_;
   digest chain_id_{};
-  head_row head_; ///< its hash is that of the last written one
-  std::deque<unwritten> unwritten_;
+  head_row head_; ///< its hash is that of the last one known to be written
+  std::deque<unwritten_transaction> unwritten_;
   signing_crew crew_;
+  group_writer writer_;
   totals_row totals_;
   std::vector<params_row> params_;
   std::unordered_map<std::string, held_account> accounts_;
-  std::vector<int64_t> delivered_; ///< answers to be marked with the next group
+  std::vector<held_account*> changed_; ///< by the open group
+  std::vector<int64_t> delivered_;     ///< answers to be marked with the next group
   int64_t now_us_ = 0;
   std::optional<epoch_link> last_epoch_;
   int64_t looked_at_epoch_ = -1; ///< whatever there was of the minutes up to this one is closed
@@ -197,6 +208,8 @@ private:
   uint64_t checked_seq_ = 0;
   size_t open_reservations_ = 0;
   bool in_group_ = false;
+  bool begun_ = false;     ///< the open group's transaction in the store
+  bool under_way_ = false; ///< a group whose outcome was not asked for
   bool closed_ = false;
   std::string fault_;
 };

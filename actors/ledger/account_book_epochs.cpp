@@ -27,7 +27,7 @@ caf::error account_book::close_epochs(size_t most) {
     return {};
   // The rows of this group are not in the store before they are chained and signed.
   write_transactions();
-  auto& store = store_->proofs();
+  auto& store = this->store().proofs();
   for (size_t closed = 0; closed < most; ++closed) {
     const epoch_link after = link();
     const auto id = store.next_minute(after);

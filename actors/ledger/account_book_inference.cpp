@@ -50,7 +50,7 @@ caf::expected<reserve_result> account_book::apply(const reserve_inference& what)
     if (what.prompt_tokens > tokens_max || what.max_tokens > tokens_max ||
         what.prompt_tokens + what.max_tokens == 0)
       return refuse_field("max_tokens", "out_of_range", "The number of tokens is out of range.");
-    if (const auto old = store_->reservation(what.request_id)) {
+    if (const auto old = store().reservation(what.request_id)) {
       if (old->prompt_tokens != what.prompt_tokens || old->max_tokens != what.max_tokens)
         return refuse(errc::already_exists, "This id has a reservation for other numbers of tokens.");
       return reserve_result{old->reserved, old->price, old->expires_us};
@@ -84,7 +84,7 @@ caf::expected<reserve_result> account_book::apply(const reserve_inference& what)
     row.max_tokens = what.max_tokens;
     row.created_us = now_us_;
     row.expires_us = now_us_ + static_cast<int64_t>(params().reservation_s) * us_per_second;
-    store_->insert_reservation(own().id, row, made->seq);
+    store().insert_reservation(own().id, row, made->seq);
     ++open_reservations_;
     return reserve_result{row.reserved, row.price, row.expires_us};
   });
@@ -98,7 +98,7 @@ caf::expected<settle_result> account_book::apply(const settle_inference& what) {
       return refuse_field("workers", "too_many", "More than 1,024 workers share one inference.");
     if (what.mark && what.response.size() > response_bytes_max)
       return refuse_field("response", "too_long", "A response of more than 1 MiB is not kept.");
-    auto row = store_->reservation(what.request_id);
+    auto row = store().reservation(what.request_id);
     if (!row)
       return refuse_unknown(what.request_id);
     if (row->state == reservation_state::settled)
@@ -172,16 +172,16 @@ caf::expected<settle_result> account_book::apply(const settle_inference& what) {
     row->earned = earned;
     row->end_transaction_id = kernels::to_hex(made->id);
     std::erase_if(shares, [](const share_row& share) { return share.address.empty(); });
-    store_->end_reservation(*row, made->seq, shares);
+    store().end_reservation(*row, made->seq, shares);
     --open_reservations_;
     if (earned.atto != 0) {
-      auto day = store_->reward_day(day_of(now_us_), reward_type::inference);
+      auto day = store().reward_day(day_of(now_us_), reward_type::inference);
       day.amount = checked_add(day.amount, earned).value_or(day.amount);
-      store_->save_reward_day(day_of(now_us_), reward_type::inference, day);
+      store().save_reward_day(day_of(now_us_), reward_type::inference, day);
     }
     settle_result result{{}, row->end_transaction_id, row->cost, row->burned, row->earned};
     if (what.mark)
-      result.origin.row = store_->insert_answer(*what.mark, answer_kind::response, what.response, now_us_);
+      result.origin.row = store().insert_answer(*what.mark, answer_kind::response, what.response, now_us_);
     return result;
   });
 }
@@ -190,7 +190,7 @@ caf::expected<refund_result> account_book::apply(const refund_inference& what) {
   return operate<refund_result>([&]() -> caf::expected<refund_result> {
     if (!is_request_id(what.request_id))
       return refuse_request_id();
-    auto row = store_->reservation(what.request_id);
+    auto row = store().reservation(what.request_id);
     if (!row)
       return refuse_unknown(what.request_id);
     if (row->state == reservation_state::settled)
@@ -219,7 +219,7 @@ caf::expected<refund_result> account_book::give_back(reservation_row row) {
     return made.error();
   row.state = reservation_state::refunded;
   row.end_transaction_id = kernels::to_hex(made->id);
-  store_->end_reservation(row, made->seq, {});
+  store().end_reservation(row, made->seq, {});
   --open_reservations_;
   return refund_result{row.reserved};
 }
@@ -227,7 +227,7 @@ caf::expected<refund_result> account_book::give_back(reservation_row row) {
 caf::error account_book::refund_expired(bool all) {
   if (open_reservations_ == 0)
     return {};
-  for (auto& row : store_->open_reservations()) {
+  for (auto& row : store().open_reservations()) {
     if (!all && row.expires_us > now_us_)
       break; // They are sorted by expiry.
     log::info("ledger", "reservation-refunded request={} reason={}", row.request_id,
@@ -235,7 +235,7 @@ caf::error account_book::refund_expired(bool all) {
     if (const auto given = give_back(std::move(row)); !given)
       return given.error();
   }
-  return store_->fault();
+  return store().fault();
 }
 
 } // namespace neuroshard

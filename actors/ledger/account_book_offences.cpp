@@ -60,7 +60,7 @@ caf::expected<offence_result> account_book::apply(const record_offence& what) {
     offence_row row;
     row.id = kernels::sha256::of(std::string_view(what.evidence));
     const std::string name = kernels::to_hex(row.id);
-    auto& receipts = store_->receipts();
+    auto& receipts = store().receipts();
     if (const auto old = receipts.offence(row.id))
       return offence_result{true, name, old->transaction_id, old->slashed};
     row.what = what.what;
@@ -98,10 +98,10 @@ caf::expected<transaction> account_book::slash(neuro_amount most, reference_list
     return part;
   };
   const neuro_amount staked = taken_of(before.staked);
-  auto cooling = store_->open_unstakes();
+  auto cooling = store().open_unstakes();
   std::stable_sort(cooling.begin(), cooling.end(),
                    [](const auto& a, const auto& b) { return a.release_day < b.release_day; });
-  auto maturing = store_->pending_rewards(); // In the order in which they mature.
+  auto maturing = store().pending_rewards(); // In the order in which they mature.
   neuro_amount pending;
   const auto take_from = [&](auto& row) {
     const neuro_amount part = taken_of(row.left());
@@ -132,16 +132,16 @@ caf::expected<transaction> account_book::slash(neuro_amount most, reference_list
   if (!made)
     return made;
   if (staked.atto != 0 && staked == before.staked)
-    store_->save_lock(before.id, std::nullopt);
+    store().save_lock(before.id, std::nullopt);
   for (const auto& row : cooling) {
-    store_->receipts().slash_unstake(row.id, row.slashed);
+    store().receipts().slash_unstake(row.id, row.slashed);
     if (row.left().atto == 0)
-      store_->end_unstake(row.id, made->seq);
+      store().end_unstake(row.id, made->seq);
   }
   for (const auto& row : maturing) {
-    store_->receipts().slash_reward(row.id, row.slashed);
+    store().receipts().slash_reward(row.id, row.slashed);
     if (row.left().atto == 0)
-      store_->end_reward(row.id, reward_state::voided, made->seq);
+      store().end_reward(row.id, reward_state::voided, made->seq);
   }
   return made;
 }
@@ -155,7 +155,7 @@ caf::expected<void_result> account_book::apply(const void_reward& what) {
     if (what.reason.empty() || what.reason.size() > refutation_bytes_max ||
         !std::all_of(what.reason.begin(), what.reason.end(), word))
       return refuse_field("reason", "malformed", "What refutes a proof is one word of [a-z_].");
-    const auto standing = store_->proofs().standing(id);
+    const auto standing = store().proofs().standing(id);
     if (!standing) {
       problem none;
       none.message = "No proof of this id is in the book.";
@@ -173,7 +173,7 @@ caf::expected<void_result> account_book::apply(const void_reward& what) {
     void_result result;
     result.known_before = !standing->refuted.empty();
     neuro_amount left; // What was minted and stays in the proof's count.
-    for (const auto& row : store_->rewards_of_proof(what.proof_id)) {
+    for (const auto& row : store().rewards_of_proof(what.proof_id)) {
       // All of these are parts of one proof's reward: they fit.
       if (row.state == reward_state::matured) {
         result.matured.atto += row.left().atto;
@@ -197,10 +197,10 @@ caf::expected<void_result> account_book::apply(const void_reward& what) {
                                postings);
       if (!made)
         return made.error();
-      store_->end_reward(row.id, reward_state::voided, made->seq);
+      store().end_reward(row.id, reward_state::voided, made->seq);
     }
     if (!result.known_before) {
-      store_->proofs().refute(id, *standing, what.reason, left);
+      store().proofs().refute(id, *standing, what.reason, left);
       log::warn("ledger", "proof-refuted id={} by={} burned={} matured={}", what.proof_id, what.reason,
                 to_decimal(result.burned), to_decimal(result.matured));
     }

@@ -48,7 +48,7 @@ caf::expected<commitment_kept> account_book::apply(const keep_commitment& what) 
   return operate<commitment_kept>([&]() -> caf::expected<commitment_kept> {
     if (what.preimage.empty() || what.preimage.size() > preimage_bytes_max)
       return refuse_field("preimage", "out_of_range", "A preimage has 1 byte to 1 MiB.");
-    auto& proofs = store_->proofs();
+    auto& proofs = store().proofs();
     if (proofs.count_commitments() >= commitments_max) {
       proofs.forget_commitments(now_us_ - commitments_kept_us);
       if (proofs.count_commitments() >= commitments_max)
@@ -68,7 +68,7 @@ caf::expected<proof_result> account_book::apply(const record_proof& what) {
     // An id is of the payload alone: a signature can be given another form, a proof cannot.
     const digest id = proof_id_of(what.proof.payload);
     const std::string name = kernels::to_hex(id);
-    auto& proofs = store_->proofs();
+    auto& proofs = store().proofs();
     if (const auto old = proofs.answer(id))
       return proof_result{true, name, old->reward, old->steps_rewarded, old->capped};
     if (auto failed = check_signer(what, *proof))
@@ -162,7 +162,7 @@ caf::error account_book::check_work(const record_proof& what, const work_proof& 
     return {};
   if (!proof.model_hash_start || *proof.model_hash_start != what.segments.front().model_hash)
     return wrong();
-  if (!store_->knows_checkpoint(proof.architecture_id, *proof.model_hash_start))
+  if (!store().knows_checkpoint(proof.architecture_id, *proof.model_hash_start))
     return refuse_unknown_checkpoint();
   return {};
 }
@@ -176,7 +176,7 @@ caf::expected<bool> account_book::check_receipts(const record_proof& what, const
   bool for_others = false;
   std::set<digest> seen;
   for (const auto& id : what.receipts) {
-    const auto receipt = store_->proofs().receipt(id);
+    const auto receipt = store().proofs().receipt(id);
     if (!receipt || !receipt->own || !receipt->confirmed || !seen.insert(id).second)
       return refuse_field("receipts", "unconfirmed",
                           "A receipt of the proof is not held with both signatures.");

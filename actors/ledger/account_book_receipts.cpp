@@ -41,7 +41,7 @@ caf::expected<receipt_recorded> account_book::apply(const record_receipt& what) 
     row.worker_wallet = read->worker.address;
     row.driver_wallet = read->driver ? read->driver->address : std::string();
 
-    auto& receipts = store_->receipts();
+    auto& receipts = store().receipts();
     if (const auto old = receipts.receipt_of(row.id)) {
       // The same words signed again, say with a renewed delegation, are no other receipt.
       if (old->confirmed || !row.confirmed)
@@ -74,7 +74,7 @@ caf::expected<std::optional<receipt>> account_book::receipt_of_share(const std::
   digest id{};
   if (!is_lower_hex(receipt_id, 64) || !from_hex(receipt_id, id.data(), id.size()))
     return wrong("malformed", "A receipt id is 64 hex digits.");
-  auto row = store_->receipts().receipt_of(id);
+  auto row = store().receipts().receipt_of(id);
   if (!row)
     return wrong("unknown_receipt", "A share names a receipt that is not in the book.");
   if (!row->confirmed || row->what.driver_node_id != options_.identity->node_id())

@@ -43,7 +43,7 @@ caf::expected<checkpoint_noted> account_book::apply(const note_checkpoint& what)
     if (what.step > steps_max)
       return refuse_field("step", "out_of_range", "The step is out of range.");
     return checkpoint_noted{
-        store_->note_checkpoint(what.architecture_id, what.model_hash, what.step, now_us_)};
+        store().note_checkpoint(what.architecture_id, what.model_hash, what.step, now_us_)};
   });
 }
 
@@ -57,7 +57,7 @@ uint64_t account_book::earning::steps_rewarded() const {
 rules::multipliers account_book::multipliers(bool driver, bool validator, bool training,
                                              uint64_t scarcity_ppm) {
   const int64_t month_us = static_cast<int64_t>(params().reputation_days) * us_per_day;
-  const auto proofs = store_->count_proofs(now_us_ - month_us);
+  const auto proofs = store().count_proofs(now_us_ - month_us);
   rules::multipliers by;
   by.stake_ppm = rules::stake_multiplier_ppm(params(), own().staked);
   by.role_ppm = rules::role_ppm(params(), driver, validator, training);
@@ -72,12 +72,12 @@ caf::error account_book::weigh_training(earning& of, bool is_async, uint64_t age
   uint64_t steps = 0;
   for (const auto& segment : of.claimed) {
     steps += segment.step_end - segment.step_begin;
-    const auto taken = store_->overlapping(options_.identity->node_id(), of.architecture_id, segment);
+    const auto taken = store().overlapping(options_.identity->node_id(), of.architecture_id, segment);
     for (const auto& range : free_ranges(segment.step_begin, segment.step_end, taken))
       of.rewarded.push_back({segment.model_hash, range.begin, range.end});
   }
   if (of.rewarded.empty())
-    return store_->fault();
+    return store().fault();
   // The tokens of a clipped claim are those of its share of the steps, rounded down.
   const auto tokens = mul_ratio({of.label_tokens}, of.steps_rewarded(), steps);
   const auto base =
@@ -87,7 +87,7 @@ caf::error account_book::weigh_training(earning& of, bool is_async, uint64_t age
     return refuse_field("label_tokens", "overflow", "The reward does not fit.");
   of.base = *base;
   of.full = *full;
-  return store_->fault();
+  return store().fault();
 }
 
 caf::expected<reward_row> account_book::mint(const earning& of, const std::string& proof_id) {
@@ -113,12 +113,12 @@ caf::expected<reward_row> account_book::mint(const earning& of, const std::strin
   neuro_amount minted_today;
   for (const auto type :
        {reward_type::uptime, reward_type::training, reward_type::data, reward_type::validation})
-    minted_today.atto += store_->reward_day(today, type).amount.atto; // Each at most the cap of a day.
+    minted_today.atto += store().reward_day(today, type).amount.atto; // Each at most the cap of a day.
   const auto left = [](neuro_amount cap, neuro_amount used) {
     return checked_sub(cap, used).value_or(neuro_amount{});
   };
   neuro_amount of_proof;
-  for (const auto& other : store_->rewards_of_proof(proof_id))
+  for (const auto& other : store().rewards_of_proof(proof_id))
     of_proof.atto += other.amount.atto; // At most the cap of a proof.
   row.amount = std::min(
       {of.full, left(params().max_per_proof, of_proof), left(params().max_per_wallet_day, minted_today)});
@@ -153,17 +153,17 @@ caf::expected<reward_row> account_book::mint(const earning& of, const std::strin
       return made.error();
     seq = made->seq;
     row.transaction_id = kernels::to_hex(made->id);
-    auto day = store_->reward_day(today, row.type);
+    auto day = store().reward_day(today, row.type);
     day.amount.atto += row.amount.atto;
     ++day.proofs;
-    store_->save_reward_day(today, row.type, day);
+    store().save_reward_day(today, row.type, day);
   }
-  store_->insert_reward(row, own().id, seq, of.rewarded);
+  store().insert_reward(row, own().id, seq, of.rewarded);
   return row;
 }
 
 caf::error account_book::release_due() {
-  for (const auto& row : store_->open_unstakes()) {
+  for (const auto& row : store().open_unstakes()) {
     if (start_of_day(row.release_day) > now_us_)
       continue;
     posting_set postings;
@@ -181,9 +181,9 @@ caf::error account_book::release_due() {
                              postings);
     if (!made)
       return made.error();
-    store_->end_unstake(row.id, made->seq);
+    store().end_unstake(row.id, made->seq);
   }
-  for (const auto& row : store_->pending_rewards()) {
+  for (const auto& row : store().pending_rewards()) {
     if (row.matures_us > now_us_)
       break; // They are sorted by their time.
     posting_set postings;
@@ -201,9 +201,9 @@ caf::error account_book::release_due() {
                              postings);
     if (!made)
       return made.error();
-    store_->end_reward(row.id, reward_state::matured, made->seq);
+    store().end_reward(row.id, reward_state::matured, made->seq);
   }
-  return store_->fault();
+  return store().fault();
 }
 
 } // namespace neuroshard

@@ -52,7 +52,7 @@ caf::expected<stake_result> account_book::lock_more(neuro_amount amount, std::op
                            postings);
   if (!made)
     return made.error();
-  store_->save_lock(own().id, lock);
+  store().save_lock(own().id, lock);
   return stake_result{{}, kernels::to_hex(made->id), own_stake(*lock), own().available};
 }
 
@@ -65,7 +65,7 @@ caf::expected<stake_result> account_book::apply(const stake_neuro& what) {
                            {"max", static_cast<int64_t>(params().max_lock_days)}});
     const int32_t today = day_of(now_us_);
     lock_row lock{today, today + static_cast<int32_t>(days)};
-    if (const auto old = store_->lock(own().id))
+    if (const auto old = store().lock(own().id))
       lock.unlock_day = std::max(lock.unlock_day, old->unlock_day);
     return lock_more(what.amount, lock, "amount");
   });
@@ -73,7 +73,7 @@ caf::expected<stake_result> account_book::apply(const stake_neuro& what) {
 
 caf::expected<stake_result> account_book::apply(const add_stake& what) {
   return once<stake_result>(what.mark, answer_kind::stake, [&]() -> caf::expected<stake_result> {
-    const auto lock = store_->lock(own().id);
+    const auto lock = store().lock(own().id);
     if (!lock)
       return refuse_without_stake("amount");
     return lock_more(what.amount, lock, "amount");
@@ -82,7 +82,7 @@ caf::expected<stake_result> account_book::apply(const add_stake& what) {
 
 caf::expected<stake_result> account_book::apply(const extend_stake& what) {
   return once<stake_result>(what.mark, answer_kind::stake, [&]() -> caf::expected<stake_result> {
-    auto lock = store_->lock(own().id);
+    auto lock = store().lock(own().id);
     if (!lock)
       return refuse_without_stake("additional_days");
     const int32_t today = day_of(now_us_);
@@ -108,7 +108,7 @@ caf::expected<stake_result> account_book::apply(const extend_stake& what) {
                              {});
     if (!made)
       return made.error();
-    store_->save_lock(own().id, lock);
+    store().save_lock(own().id, lock);
     return stake_result{{}, kernels::to_hex(made->id), own_stake(*lock), own().available};
   });
 }
@@ -116,7 +116,7 @@ caf::expected<stake_result> account_book::apply(const extend_stake& what) {
 caf::expected<unstake_result> account_book::apply(const unstake_neuro& what) {
   return once<unstake_result>(what.mark, answer_kind::unstake, [&]() -> caf::expected<unstake_result> {
     const account_row before = own();
-    const auto lock = store_->lock(before.id);
+    const auto lock = store().lock(before.id);
     const neuro_amount amount = what.amount.value_or(before.staked);
     if (what.amount && amount.atto == 0)
       return refuse_field("amount", "zero", to_string(amount_error::zero));
@@ -151,9 +151,9 @@ caf::expected<unstake_result> account_book::apply(const unstake_neuro& what) {
     if (!made)
       return made.error();
     cooling.transaction_id = kernels::to_hex(made->id);
-    store_->insert_unstake(before.id, cooling, made->seq);
+    store().insert_unstake(before.id, cooling, made->seq);
     if (rest.atto == 0)
-      store_->save_lock(before.id, std::nullopt);
+      store().save_lock(before.id, std::nullopt);
     return unstake_result{{},
                           cooling.transaction_id,
                           amount,

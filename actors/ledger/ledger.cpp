@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <iterator>
+#include <utility>
 
 namespace neuroshard {
 
@@ -22,38 +24,87 @@ namespace {
 
 constexpr std::chrono::seconds tick_every{5};
 
+/// Called with the outcome of the commit that an answer waited for.
+using answer_list = std::vector<std::function<void(const caf::error&)>>;
+
 /// Applies operations to the book and holds their answers back until the group they belong to is on disk.
 struct ledger_state {
   static inline const char* name = "ledger";
 
   std::unique_ptr<account_book> book;
   uint32_t group_operations_max = 0;
-  /// Answers of the open group: called with the outcome of its commit.
-  std::vector<std::function<void(const caf::error&)>> waiting;
+  /// Applies the next group while one is being committed; otherwise all is done on the actor's own thread.
+  bool overlaps = false;
+  answer_list waiting;   ///< of the open group
+  answer_list under_way; ///< of the group that is being committed
+  uint64_t seq_under_way = 0;
   uint64_t transactions_committed = 0;
   uint64_t groups_committed = 0;
   uint64_t committed_seq = 0;
   caf::error last_failure;
 
+  /// Ends the open group, and the one under way before it; answers.
   void commit();
+  /// Has the open group committed by the book's own thread, which calls `written`.
+  void start(std::function<void()> written);
+  /// Waits for the group under way. Answers nobody: that has time until the next group is on its way.
+  caf::error end(answer_list& to_answer);
+  void count(uint64_t seq);
 };
 
 using ledger_pointer = ledger_actor::stateful_pointer<ledger_state>;
 
+void answer(answer_list& those, const caf::error& failed) {
+  for (const auto& each : those)
+    each(failed);
+  those.clear();
+}
+
+void ledger_state::count(uint64_t seq) {
+  ++groups_committed;
+  transactions_committed += seq - committed_seq;
+  committed_seq = seq;
+}
+
 void ledger_state::commit() {
+  answer_list answers;
+  if (const caf::error failed = end(answers))
+    return answer(answers, failed);
+  answer(answers, {});
   if (!book->in_group() && waiting.empty())
     return;
-  const caf::error failed = book->commit();
-  last_failure = failed;
-  if (!failed) {
-    ++groups_committed;
-    transactions_committed += book->head().seq - committed_seq;
-    committed_seq = book->head().seq;
+  last_failure = book->commit();
+  if (!last_failure)
+    count(book->head().seq);
+  answers = std::exchange(waiting, {});
+  answer(answers, last_failure);
+}
+
+void ledger_state::start(std::function<void()> written) {
+  if (!book->in_group()) // Refusals alone: there is nothing to wait for.
+    return commit();
+  seq_under_way = book->head().seq;
+  last_failure = book->start_commit(std::move(written));
+  under_way = std::exchange(waiting, {});
+  if (last_failure) {
+    answer_list answers = std::exchange(under_way, {});
+    answer(answers, last_failure);
   }
-  auto answers = std::move(waiting);
-  waiting.clear();
-  for (const auto& answer : answers)
-    answer(failed);
+}
+
+caf::error ledger_state::end(answer_list& to_answer) {
+  if (!book->under_way())
+    return {};
+  last_failure = book->end_commit();
+  to_answer = std::exchange(under_way, {});
+  if (!last_failure) {
+    count(seq_under_way);
+  } else {
+    // The open group was built on it and is undone as well.
+    std::move(waiting.begin(), waiting.end(), std::back_inserter(to_answer));
+    waiting.clear();
+  }
+  return last_failure;
 }
 
 /// One operation: applied now, answered when its group is on disk. The first of a group sends the message
@@ -79,16 +130,38 @@ caf::result<Result> take(ledger_pointer self, const Operation& operation) {
   });
   if (state.waiting.size() >= state.group_operations_max)
     state.commit();
-  else if (first)
+  else if (first && !state.book->under_way())
     self->send(self, commit_group{});
   return promise;
 }
 
+/// Ends the open group, unless one is under way: then that one's end does it.
+void end_group(ledger_pointer self) {
+  auto& state = self->state;
+  if (!state.overlaps)
+    return state.commit();
+  if (!state.book->under_way() && (state.book->in_group() || !state.waiting.empty()))
+    state.start([me = caf::actor_cast<caf::strong_actor_ptr>(self)] {
+      // Ahead of the operations in the mailbox: the disk is not to wait for them.
+      caf::anon_send<caf::message_priority::high>(caf::actor_cast<ledger_actor>(me), group_written{});
+    });
+}
+
+/// The group under way is on disk: the next one, applied and signed meanwhile, goes first, then the answers.
+void group_ended(ledger_pointer self) {
+  answer_list answers;
+  const caf::error failed = self->state.end(answers);
+  if (!failed)
+    end_group(self);
+  answer(answers, failed);
+}
+
 ledger_actor::behavior_type ledger(ledger_pointer self, std::shared_ptr<std::unique_ptr<account_book>> book,
-                                   uint32_t group_operations_max) {
+                                   uint32_t group_operations_max, bool overlaps) {
   auto& state = self->state;
   state.book = std::move(*book);
   state.group_operations_max = std::max<uint32_t>(group_operations_max, 1);
+  state.overlaps = overlaps;
   state.committed_seq = state.book->head().seq;
   self->delayed_send(self, tick_every, tick_atom_v);
   return {
@@ -149,9 +222,10 @@ ledger_actor::behavior_type ledger(ledger_pointer self, std::shared_ptr<std::uni
         if (!open && code_of(open.error()) != errc::draining)
           log::error("ledger", "due-failed reason=\"{}\"", problem_of(open.error()).message);
         if (state.waiting.empty())
-          state.commit();
+          end_group(self);
       },
-      [self](const commit_group&) { self->state.commit(); },
+      [self](const commit_group&) { end_group(self); },
+      [self](const group_written&) { group_ended(self); },
   };
 }
 
@@ -174,8 +248,8 @@ ledger_actor spawn_ledger(caf::actor_system& system, std::unique_ptr<account_boo
   // CAF copies the arguments of a spawn; the book moves through a shared box.
   auto box = std::make_shared<std::unique_ptr<account_book>>(std::move(book));
   if (detached)
-    return system.spawn<caf::detached>(ledger, std::move(box), options.group_operations_max);
-  return system.spawn(ledger, std::move(box), options.group_operations_max);
+    return system.spawn<caf::detached>(ledger, std::move(box), options.group_operations_max, true);
+  return system.spawn(ledger, std::move(box), options.group_operations_max, false);
 }
 
 } // namespace neuroshard

@@ -12,6 +12,8 @@ namespace neuroshard {
 
 /// Internal: ends the current group of operations with one fsync and answers its callers.
 struct commit_group {};
+/// Internal: the group that was being committed is on disk, or failed.
+struct group_written {};
 
 } // namespace neuroshard
 
@@ -47,6 +49,7 @@ CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::receipt_recorded))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::record_offence))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::offence_result))
 CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::commit_group))
+CAF_ADD_TYPE_ID(neuroshard_ledger, (neuroshard::group_written))
 CAF_END_TYPE_ID_BLOCK(neuroshard_ledger)
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::send_neuro)
@@ -80,6 +83,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::receipt_recorded)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::record_offence)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::offence_result)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::commit_group)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::group_written)
 
 namespace neuroshard {
 
@@ -114,6 +118,6 @@ using ledger_actor = caf::typed_actor<
     // Internal: expiries, maturities, releases.
     caf::reacts_to<tick_atom>,
     // Internal.
-    caf::reacts_to<commit_group>>;
+    caf::reacts_to<commit_group>, caf::reacts_to<group_written>>;
 
 } // namespace neuroshard

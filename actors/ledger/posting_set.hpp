@@ -63,7 +63,7 @@ caf::expected<Result> account_book::operate(Operation&& operation) {
   if (auto failed = open_group())
     return failed;
   caf::expected<Result> result = operation();
-  if (auto failed = store_->fault())
+  if (auto failed = store_fault())
     return failed; // The group is undone by commit.
   return result;
 }
@@ -87,7 +87,7 @@ caf::expected<Result> account_book::once(const std::optional<request_mark>& mark
     }
     caf::expected<Result> made = operation();
     if (made)
-      made->origin.row = store_->insert_answer(*mark, kind, answer_text(*made), now_us_);
+      made->origin.row = store().insert_answer(*mark, kind, answer_text(*made), now_us_);
     return made;
   });
 }

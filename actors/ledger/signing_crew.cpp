@@ -33,47 +33,52 @@ unsigned signing_crew::threads_here() noexcept {
   return std::clamp(std::thread::hardware_concurrency(), 1U, threads_max + 1) - 1;
 }
 
-void signing_crew::add(const std::string& payload, signature& to) {
+uint64_t signing_crew::add(const std::string& payload, signature& to) {
   size_t waiting = 0;
+  uint64_t ticket = 0;
   {
     const std::lock_guard lock(mutex_);
     jobs_.push_back({&payload, &to});
-    waiting = jobs_.size();
+    ticket = first_ + jobs_.size() - 1;
+    waiting = unsigned_jobs();
   }
   if (waiting >= worth_waking_for)
     wanted_.notify_one();
+  return ticket;
 }
 
-void signing_crew::finish() {
+void signing_crew::finish(uint64_t ticket) {
   std::unique_lock lock(mutex_);
-  while (sign_one(lock)) {
-  }
-  done_.wait(lock, [this] { return in_work_ == 0; });
+  while (first_ <= ticket)
+    if (unsigned_jobs() > 0)
+      sign_next(lock);
+    else
+      done_.wait(lock);
 }
 
 void signing_crew::work() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wanted_.wait(lock, [this] { return ending_ || jobs_.size() >= worth_waking_for; });
+    wanted_.wait(lock, [this] { return ending_ || unsigned_jobs() >= worth_waking_for; });
     if (ending_)
       return;
-    while (sign_one(lock)) {
-    }
+    while (unsigned_jobs() > 0)
+      sign_next(lock);
   }
 }
 
-bool signing_crew::sign_one(std::unique_lock<std::mutex>& lock) {
-  if (jobs_.empty())
-    return false;
-  const job next = jobs_.front();
-  jobs_.pop_front();
-  ++in_work_;
+void signing_crew::sign_next(std::unique_lock<std::mutex>& lock) {
+  const uint64_t ticket = next_++;
+  const job mine = jobs_[ticket - first_];
   lock.unlock();
-  *next.to = identity_->sign_as_wallet(transaction_tag, *next.payload);
+  *mine.to = identity_->sign_as_wallet(transaction_tag, *mine.payload);
   lock.lock();
-  if (--in_work_ == 0)
+  jobs_[ticket - first_].done = true;
+  const uint64_t before = first_;
+  for (; !jobs_.empty() && jobs_.front().done; ++first_)
+    jobs_.pop_front();
+  if (first_ != before)
     done_.notify_all();
-  return true;
 }
 
 } // namespace neuroshard

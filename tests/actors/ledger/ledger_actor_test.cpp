@@ -1,5 +1,6 @@
 #include "tests/actors/ledger/book_fixture.hpp"
 #include "tests/actors/ledger/receipt_fixture.hpp"
+#include "tests/support/small_disk.hpp"
 
 #include <caf/all.hpp>
 #include <caf/scheduler/test_coordinator.hpp>
@@ -211,5 +212,50 @@ TEST_CASE_FIXTURE(book_fixture, "a detached ledger serves many callers at once")
     self->send_exit(ledger, caf::exit_reason::user_shutdown);
   }
   CHECK(reader()->balance(friend_address)->available.atto == 400'000);
+  verify(true);
+}
+
+TEST_CASE_FIXTURE(book_fixture, "callers are told of what is on disk, also when the disk fills under load") {
+  test::small_disk disk(folder + "/disk", 4 << 20);
+  if (disk.missing())
+    return;
+  options.path = folder + "/disk/ledger.db";
+  config cfg{false};
+  cfg.set("scheduler.max-threads", 2);
+  open();
+  fund(200_neuro);
+  done(send_neuro{friend_address, {1}, {}, {}});
+  std::atomic<int> good{0}, bad{0};
+  {
+    caf::actor_system system{cfg};
+    const auto ledger = spawn_ledger(system, std::move(book), options, true);
+    const auto load = [&](int each) {
+      std::vector<std::thread> callers;
+      for (int i = 0; i < 8; ++i)
+        callers.emplace_back([&] {
+          caf::scoped_actor self{system};
+          for (int n = 0; n < each; ++n)
+            self->request(ledger, caf::infinite, send_neuro{friend_address, {1}, std::string(250, 'm'), {}})
+                .receive([&](send_result&) { ++good; },
+                         [&](caf::error& why) { bad += code_of(why) == errc::storage; });
+        });
+      for (auto& caller : callers)
+        caller.join();
+    };
+    disk.fill();
+    load(300);
+    CHECK(good + bad == 8 * 300);
+    CHECK(bad > 0);
+    CHECK(reader()->balance(friend_address)->available.atto == static_cast<unsigned>(good + 1));
+    disk.clear();
+    const int refused_before = bad;
+    load(20);
+    CHECK(bad == refused_before);
+    caf::scoped_actor self{system};
+    self->request(ledger, caf::infinite, drain_atom_v)
+        .receive([] {}, [](caf::error&) { FAIL("not drained"); });
+    self->send_exit(ledger, caf::exit_reason::user_shutdown);
+  }
+  CHECK(reader()->balance(friend_address)->available.atto == static_cast<unsigned>(good + 1));
   verify(true);
 }
