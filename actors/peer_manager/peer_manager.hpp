@@ -20,20 +20,6 @@
 
 namespace neuroshard {
 
-/// What this node shall hold by the layer map, told when it changes. Advice: the part is no larger than this
-/// node can hold, and nothing is to be dropped whose new holder is not active.
-struct placement_changed {
-  uint32_t layer_begin = 0; ///< half open; empty: nothing is wanted of this node
-  uint32_t layer_end = 0;
-  bool embed = false;
-  bool head = false;
-  uint64_t map_version = 0;
-  std::string architecture; ///< canonical JSON, as the keeper has it
-  std::string training;     ///< canonical JSON of the network parameters
-  /// The map is of a network with another architecture, so this node has no part in it as it is.
-  bool other_architecture = false;
-};
-
 /// What the peer manager works with. Without a link (or without an identity) the node stays alone and refuses
 /// to be asked.
 struct peer_manager_parts {

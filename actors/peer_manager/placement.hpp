@@ -73,4 +73,18 @@ uint32_t capacity_at(const placement_node& node, uint32_t begin, uint32_t total_
 /// minute is moved, and only where replicas are far out of balance.
 placement place(const placement_input& in);
 
+/// What this node shall hold by the layer map, told when it changes. Advice: the part is no larger than this
+/// node can hold, and nothing is to be dropped whose new holder is not active.
+struct placement_changed {
+  uint32_t layer_begin = 0; ///< half open; empty: nothing is wanted of this node
+  uint32_t layer_end = 0;
+  bool embed = false;
+  bool head = false;
+  uint64_t map_version = 0;
+  std::string architecture; ///< canonical JSON, as the keeper has it
+  std::string training;     ///< canonical JSON of the network parameters
+  /// The map is of a network with another architecture, so this node has no part in it as it is.
+  bool other_architecture = false;
+};
+
 } // namespace neuroshard

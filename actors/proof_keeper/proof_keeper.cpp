@@ -58,7 +58,7 @@ public:
         last = std::max(last.value_or(each.timestamp_us), each.timestamp_us);
     return last;
   }
-  std::optional<held_layers> layers_of(const std::string&, uint64_t) override { return options_.held; }
+  std::optional<held_layers> layers_of(const std::string&, uint64_t) override { return options_.held(); }
   std::optional<measured_speed> speed_of(const held_layers&) override {
     return made_.tokens_per_minute == 0
                ? std::nullopt
@@ -167,10 +167,11 @@ void proof_keeper_state::finish(std::shared_ptr<draft> made) {
   proof.uptime_ms = static_cast<uint64_t>(made->uptime_us / us_per_ms);
   proof.receipts_root = merkle_root(made->receipts);
   proof.receipt_count = made->receipts.size();
-  proof.layer_begin = options.held.begin;
-  proof.layer_end = options.held.end;
-  proof.has_embedding = options.held.embedding;
-  proof.has_lm_head = options.held.head;
+  const auto held = options.held();
+  proof.layer_begin = held.begin;
+  proof.layer_end = held.end;
+  proof.has_embedding = held.embedding;
+  proof.has_lm_head = held.head;
   proof.architecture_id = options.architecture_id;
   if (trained) {
     proof.label_tokens = work.label_tokens;
@@ -238,15 +239,16 @@ void proof_keeper_state::count_replicas() {
   counted_epoch = epoch;
   scarcity_ppm = scarcity_now_ppm;
   const auto counted = [this, first](const peer_list& peers) {
-    std::vector<uint64_t> replicas(options.held.end - options.held.begin, 1);
+    const auto held = options.held();
+    std::vector<uint64_t> replicas(held.end - held.begin, 1);
     uint64_t nodes = 1;
     for (const auto& peer : peers) {
       if (peer.state != peer_state::online || peer.node.node_id == parts.identity->node_id())
         continue;
       ++nodes;
-      for (uint64_t layer = std::max<uint64_t>(options.held.begin, peer.node.layer_begin);
-           layer < std::min<uint64_t>(options.held.end, peer.node.layer_end); ++layer)
-        ++replicas[layer - options.held.begin];
+      for (uint64_t layer = std::max<uint64_t>(held.begin, peer.node.layer_begin);
+           layer < std::min<uint64_t>(held.end, peer.node.layer_end); ++layer)
+        ++replicas[layer - held.begin];
     }
     scarcity_now_ppm = rules::scarcity_ppm(options.params, replicas, nodes);
     if (first)

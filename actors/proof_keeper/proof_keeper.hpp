@@ -13,6 +13,7 @@
 #include <caf/typed_event_based_actor.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,9 +24,9 @@ namespace neuroshard {
 struct proof_keeper_options {
   economics_params params;
   kernels::digest chain_id{};
-  std::string architecture_id; ///< 16 hex
-  uint64_t num_layers = 0;     ///< of the model
-  held_layers held;            ///< by this node
+  std::string architecture_id;       ///< 16 hex
+  uint64_t num_layers = 0;           ///< of the model
+  std::function<held_layers()> held; ///< by this node, now. Any thread, quick
 };
 
 /// What the proof keeper works with.

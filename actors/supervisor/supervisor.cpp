@@ -47,6 +47,7 @@ node_actors make_fronts(caf::actor_system& system) {
   add(made.telemetry, "telemetry");
   add(made.link, "peer_link");
   add(made.peers, "peer_manager");
+  add(made.relay, "relay");
   add(made.keeper, "proof_keeper");
   add(made.worker, "layer_worker");
   add(made.checkpointer, "checkpointer");

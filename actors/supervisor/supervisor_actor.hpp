@@ -9,6 +9,7 @@
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/proof_keeper/proof_keeper_actor.hpp"
 #include "actors/rate_limiter/rate_limiter_actor.hpp"
+#include "actors/relay/relay_actor.hpp"
 #include "actors/telemetry/telemetry_actor.hpp"
 #include "actors/trainer/trainer_actor.hpp"
 
@@ -34,6 +35,7 @@ struct node_actors {
   telemetry_actor telemetry;
   peer_link_actor link;
   peer_manager_actor peers;
+  relay_actor relay;
   proof_keeper_actor keeper;
   layer_worker_actor worker;
   checkpointer_actor checkpointer;

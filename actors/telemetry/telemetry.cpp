@@ -112,6 +112,15 @@ void telemetry_state::publish() {
   if (next.state == node_state::running || next.state == node_state::training)
     next.state = next.training->running ? node_state::training : node_state::running;
   next.model_version = next.training->outer_step;
+  if (from.held) {
+    auto [layers, roles] = from.held();
+    for (auto& layer : layers) // what was held before keeps its status
+      for (const auto& before : next.layers)
+        if (before.index == layer.index && before.type == layer.type)
+          layer.status = before.status;
+    next.layers = std::move(layers);
+    next.roles = std::move(roles);
+  }
   judge_health();
   // While draining the layers are what they were.
   const bool broken = next.state == node_state::error && next.health_model == "error";

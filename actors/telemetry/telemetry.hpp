@@ -28,6 +28,9 @@ struct telemetry_sources {
   layer_worker_actor worker;
   /// Actors asked for their status, with the health check (storage, model, network) each of them belongs to.
   std::vector<std::pair<std::string, caf::actor>> watched;
+  /// The units held now and the roles that come with them. May be empty: they stay as the board's first
+  /// snapshot has them.
+  std::function<std::pair<std::vector<held_layer>, std::vector<node_role>>()> held;
   /// Rewards of the node's wallet; reads the book without waiting for its writer. May be empty.
   std::function<rewards_summary()> rewards;
   /// Bytes free where the data directory lies; storage is degraded below 1 GiB, in error below 64 MiB. May be
@@ -51,8 +54,8 @@ struct telemetry_state {
   void publish();
 };
 
-/// Scheduled; never blocks (the two functions in `from` read memory or a read-only database connection, and
-/// stat a directory).
+/// Scheduled; never blocks (the functions in `from` read memory or a read-only database connection, and stat
+/// a directory).
 telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telemetry_state> self,
                                          telemetry_sources from);
 

@@ -13,7 +13,6 @@ namespace neuroshard {
 namespace {
 
 constexpr auto tick_period = std::chrono::seconds(1);
-constexpr auto release_timeout = std::chrono::seconds(5);
 constexpr double trained_gain_nats = 1.0;
 
 } // namespace
@@ -96,6 +95,7 @@ void trainer_state::set_enabled(bool enabled) {
   if (!enabled && now == phase::paused) {
     error.clear(); // of a node without data, from which nobody expects anything now
     waits_for_data = false;
+    waits_for_route = false;
   }
   publish();
 }
@@ -126,14 +126,8 @@ void trainer_state::stop_at_boundary() {
 }
 
 void trainer_state::stopped() {
-  if (now != phase::stopped && bound) {
-    backward_request release;
-    release.header = header();
-    release.action = backward_action::release;
-    self->request(parts.worker, release_timeout, std::move(release))
-        .then([](const backward_reply&) {}, [](const caf::error&) {});
-    bound = false;
-  }
+  if (now != phase::stopped)
+    release_stages();
   now = phase::stopped;
   publish();
   for (auto& promise : stop_promises)
@@ -143,7 +137,8 @@ void trainer_state::stopped() {
 
 void trainer_state::on_tick() {
   // What has been trained must reach the disk in time also when training pauses.
-  if (now == phase::paused && (waits_for_data || time_checkpoint_due())) {
+  const bool looks_again = waits_for_route && parts.time->steady_us() >= route_again_us;
+  if (now == phase::paused && (waits_for_data || looks_again || time_checkpoint_due())) {
     now = phase::boundary;
     return boundary();
   }
@@ -162,6 +157,7 @@ void trainer_state::fail(std::string why) {
   log::error(name, "stands-still step={} why={}", state.inner_step, why);
   error = std::move(why);
   waits_for_data = false;
+  waits_for_route = false;
   options.enabled = false;
   ++epoch;
   step.reset();
@@ -227,8 +223,8 @@ actor_status trainer_state::report() const {
   status.name = name;
   if (!error.empty()) {
     // Without data, or while it is on its way, the node still serves: nothing is broken.
-    status.state =
-        parts.data && !waits_for_data ? actor_status::health::error : actor_status::health::degraded;
+    const bool waits = waits_for_data || waits_for_route;
+    status.state = parts.data && !waits ? actor_status::health::error : actor_status::health::degraded;
     status.message = error;
   }
   status.values = {{"step", std::to_string(state.inner_step)},

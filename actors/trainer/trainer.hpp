@@ -7,6 +7,8 @@
 #include "actors/ledger/ledger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/proof_keeper/proof_keeper_actor.hpp"
+#include "actors/relay/work_link_actor.hpp"
+#include "actors/trainer/pipeline_step.hpp"
 #include "actors/trainer/step_batch.hpp"
 #include "actors/trainer/trainer_actor.hpp"
 #include "actors/trainer/training_log.hpp"
@@ -18,6 +20,7 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <caf/typed_response_promise.hpp>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -41,18 +44,26 @@ struct trainer_options {
   uint64_t microbatch_positions_max = 4096; ///< `train_tokens_max` of the stage
   uint32_t vocab_size = 0;                  ///< of the tokenizer; ln of it is the untrained loss
   std::string node_id;                      ///< 32 hex
+  bool drives = true; ///< holds the embedding: has batches of its own. Else it follows the rounds of others
+  std::string session_id; ///< of the binding: 32 random hex, the same for every trainer of one process
   std::string architecture_id;
   uint32_t layers = 0;
-  std::string log_folder; ///< `training_logs`; empty: no log
+  kernels::dtype wire = kernels::dtype::f32; ///< of activations and gradients between stages
+  std::string log_folder;                    ///< `training_logs`; empty: no log
 };
+
+/// Who finds ways through the model; a part of the peer manager's interface.
+using route_finder_actor = caf::typed_actor<caf::replies_to<route_request>::with<model_route>>;
 
 /// What the trainer works with.
 struct trainer_parts {
   layer_worker_actor worker;
+  relay_actor relay;    ///< the way to the worker and to every stage behind it
+  work_link_actor link; ///< to single stages; may be null: alone
   checkpointer_actor checkpointer;
   ledger_actor ledger;       ///< may be null: nothing is proven or rewarded
   proof_keeper_actor keeper; ///< may be null
-  peer_manager_actor peers;  ///< may be null: alone
+  route_finder_actor peers;  ///< may be null: alone
   std::shared_ptr<const text::data_loader>
       data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
@@ -74,12 +85,14 @@ struct trainer_state {
   struct step_in_hand {
     uint64_t number = 0;
     step_batch batch;
-    size_t next_part = 0;
-    double loss_sum = 0; ///< losses of its micro-batches, weighted by their labels
+    std::optional<pipeline_step> progress;
     double grad_norm = 0;
     std::optional<unproven_work::first_step> sampled; ///< it begins a piece of unproven work
     bool committing = false;                          ///< COMMIT has been sent
     bool dropping = false;                            ///< DISCARD has been sent
+    size_t commits_open = 0;
+    std::optional<backward_reply> own_commit; ///< the first stage's answer to COMMIT
+    std::optional<caf::error> commit_failed;  ///< this node's own refusal, or else that of another stage
   };
 
   pointer self = nullptr;
@@ -93,6 +106,9 @@ struct trainer_state {
   phase now = phase::idle;
   uint64_t epoch = 0; ///< counts interruptions: an answer of an earlier one is void
   model_route route;
+  std::vector<std::string> failed_nodes; ///< not asked for again in this round
+  bool waits_for_route = false;          ///< nobody holds some layer, or who does is busy; `error` says why
+  int64_t route_again_us = 0;
   bool bound = false;
   std::optional<step_in_hand> step;
   uint32_t failures_of_step = 0;
@@ -163,11 +179,15 @@ struct trainer_state {
 
   // one step (trainer_step.cpp)
   void begin_step();
-  void send_part();
-  void part_answered(const forward_reply& reply);
+  void send_parts();
+  void send_part(size_t index);
+  void part_answered(size_t index, const routed_forward_reply& reply);
+  void send_gradient(size_t index);
+  void part_finished(const std::vector<hop_report>& hops);
   void sample();
   void commit_first_steps();
   void commit();
+  void stage_committed(size_t stage, const backward_reply* reply, const caf::error& why);
   void committed(const backward_reply& reply);
   void skip(const char* why, bool not_finite);
   void step_failed(const caf::error& why);
@@ -175,6 +195,17 @@ struct trainer_state {
   void step_used(uint64_t label_tokens);
   void write_log();
   work_header header() const;
+
+  // stages of the route (trainer_stages.cpp)
+  bool drives() const noexcept { return !route.hops.empty(); }
+  backward_request to_stage(size_t stage, backward_action action, uint64_t step) const;
+  /// Asks one stage alone. `answered` gets null and the reason when it refused.
+  void ask_stage(size_t stage, backward_request call, std::chrono::milliseconds patience,
+                 std::function<void(const backward_reply*, const caf::error&)> answered);
+  void release_stages();
+  /// A stage failed, or the route led nowhere: another one is looked for.
+  void leave_route(const caf::error& why);
+  void wait_for_route(std::string why);
 };
 
 /// Scheduled; computes nothing but sums, and appends a line to its log every ten steps.

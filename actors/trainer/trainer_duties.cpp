@@ -2,6 +2,7 @@
 // serving copies.
 #include "actors/common/log.hpp"
 #include "actors/identity/keys.hpp"
+#include "actors/relay/route_hops.hpp"
 #include "actors/trainer/trainer.hpp"
 
 #include <caf/actor_cast.hpp>
@@ -30,17 +31,22 @@ void trainer_state::boundary() {
     return;
   if (!stop_promises.empty())
     return stop_at_boundary();
-  if (options.enabled && !parts.data) {
+  if (options.enabled && options.drives && !parts.data) {
     error = "there is nothing to train on: data.corpus and data.shards are empty";
     log::warn(name, "idle why=\"{}\"", error);
   }
-  if (!options.enabled || !parts.data) {
+  if (!options.enabled || !options.drives || !parts.data) {
     now = phase::paused;
     metrics.pause();
     return publish();
   }
   if (wait_for_data())
     return;
+  if (waits_for_route) {
+    now = phase::paused;
+    metrics.pause();
+    return publish();
+  }
   begin_step();
 }
 
@@ -100,7 +106,11 @@ bool trainer_state::do_next_duty() {
     return true;
   }
   // What is held out of a mirror may come later; then it is measured at once.
-  if (validation_due && has_heldout()) {
+  if (validation_due && options.drives && has_heldout() && route.hops.empty() && !waits_for_route) {
+    find_route();
+    return true;
+  }
+  if (validation_due && has_heldout() && !route.hops.empty()) {
     validation_due = false;
     refresh(true, true);
     return true;
@@ -109,7 +119,7 @@ bool trainer_state::do_next_duty() {
     save("time");
     return true;
   }
-  if (!options.enabled || !parts.data) {
+  if (!options.enabled || !options.drives || !parts.data) {
     if (state.inner_step == refreshed_step)
       return false;
     refresh(true, false); // who pauses the training is answered by what it has come to
@@ -122,6 +132,8 @@ bool trainer_state::do_next_duty() {
   if (state.inner_step != refreshed_step && now_us - refreshed_us >= int64_t{options.refresh_s} * 1'000'000)
     refresh(false, false); // ordered before the next micro-batch by the worker; nobody waits
   if (route.hops.empty()) {
+    if (waits_for_route && now_us < route_again_us)
+      return false;
     find_route();
     return true;
   }
@@ -154,41 +166,6 @@ void trainer_state::apply_patch() {
   patch.batch_size.reset();
 }
 
-void trainer_state::find_route() {
-  if (!parts.peers) {
-    route.hops = {{true, {}, {}, 0, options.layers}};
-    return boundary();
-  }
-  now = phase::waiting;
-  self->request(parts.peers, short_timeout, route_request{state.outer_step, {}})
-      .then(
-          [me = self](const model_route& found) {
-            const bool own = found.hops.size() == 1 && found.hops.front().local;
-            if (!own)
-              return me->state.fail("this node does not hold all layers of the model");
-            me->state.route = found;
-            me->state.wait_for_next();
-          },
-          [me = self](const caf::error& e) { me->state.fail(problem_of(e).message); });
-}
-
-void trainer_state::bind() {
-  now = phase::waiting;
-  forward_request call;
-  call.header = header();
-  call.mode = forward_mode::bind;
-  call.layer_begin = route.hops.front().layer_begin;
-  call.layer_end = route.hops.front().layer_end;
-  call.step = state.inner_step;
-  self->request(parts.worker, short_timeout, std::move(call))
-      .then(
-          [me = self](const forward_reply&) {
-            me->state.bound = true;
-            me->state.wait_for_next();
-          },
-          [me = self](const caf::error& e) { me->state.fail(problem_of(e).message); });
-}
-
 /// Alone a round ends with the weights it has: bookkeeping, a checkpoint, a serving copy of the new version,
 /// the held-out loss.
 void trainer_state::end_round() {
@@ -197,14 +174,14 @@ void trainer_state::end_round() {
   state.inner_steps = 0;
   if (patch.diloco_steps)
     options.diloco_steps = *std::exchange(patch.diloco_steps, std::nullopt);
-  bound = false;          // the next round is bound anew, at its version
+  release_stages();       // the next round is bound anew, at its version
   validation_due = false; // measured now, so that the checkpoint of the outer step tells it
   outer_checkpoint_due = true;
   log::info(name, "outer-step outer={} step={} loss={:.4f}", state.outer_step, state.inner_step,
             metrics.ema().value_or(0));
   if (parts.keeper) // a proof that ends here can be followed by one that begins with known weights
     caf::anon_send(caf::actor_cast<caf::actor>(parts.keeper), round_ended_atom_v);
-  refresh(true, has_heldout());
+  refresh(true, has_heldout() && !route.hops.empty());
 }
 
 // ------------------------------------------------------------------------------------------- checkpoints
@@ -338,7 +315,7 @@ void trainer_state::refresh(bool wait, bool then_score) {
 }
 
 void trainer_state::score_next() {
-  if (!stop_promises.empty()) { // the node is stopping: no time for this
+  if (!stop_promises.empty() || route.hops.empty()) { // the node is stopping: no time for this
     scoring.reset();
     return wait_for_next();
   }
@@ -371,15 +348,16 @@ void trainer_state::score_next() {
   call.header = header();
   call.header.deadline_steady_us = parts.time->steady_us() + score_budget_us;
   call.mode = forward_mode::score;
-  call.layer_begin = 0;
-  call.layer_end = options.layers;
+  call.layer_begin = route.hops.front().layer_begin;
+  call.layer_end = route.hops.front().layer_end;
   call.apply_head = true;
+  call.reply_dtype = options.wire;
   call.token_ids = integers(part.ids, part.rows, options.seq_len);
   call.labels = integers(part.labels, part.rows, options.seq_len);
-  self->request(parts.worker, long_timeout, std::move(call))
+  self->request(parts.relay, long_timeout, routed_forward{std::move(call), hops_after_first(route), {}})
       .then(
-          [me = self](const forward_reply& reply) {
-            me->state.heldout_sum += reply.loss * reply.label_count;
+          [me = self](const routed_forward_reply& reply) {
+            me->state.heldout_sum += reply.work.loss * reply.work.label_count;
             ++*me->state.scoring;
             me->state.score_next();
           },

@@ -2,6 +2,7 @@
 #include "actors/common/log.hpp"
 #include "actors/identity/keys.hpp"
 #include "actors/proof_keeper/gradient_commitment.hpp"
+#include "actors/relay/route_hops.hpp"
 #include "actors/trainer/trainer.hpp"
 
 #include <algorithm>
@@ -15,6 +16,8 @@ namespace {
 constexpr auto work_timeout =
     std::chrono::seconds(600); ///< a micro-batch of the largest shape on a slow machine
 constexpr auto discard_timeout = std::chrono::seconds(60);
+constexpr auto remote_discard_timeout = std::chrono::seconds(10);
+constexpr int64_t hop_budget_us = 30'000'000; ///< grpc-api.md section 1
 constexpr auto book_timeout = std::chrono::seconds(30);
 constexpr uint32_t failures_max = 3;
 constexpr uint32_t nonfinite_max = 10;
@@ -24,8 +27,8 @@ constexpr uint32_t failed_steps_max = 10;
 
 work_header trainer_state::header() const {
   work_header to;
-  to.request_id = "train-" + std::to_string(state.inner_step + 1);
-  to.session_id = options.node_id; // one per node: a trainer that was restarted binds anew at once
+  to.request_id = "training-step-" + std::to_string(state.inner_step + 1);
+  to.session_id = options.session_id; // a trainer that was restarted binds anew at once
   to.model_version = state.outer_step;
   to.architecture_id = options.architecture_id;
   return to;
@@ -48,12 +51,18 @@ void trainer_state::begin_step() {
     shards_covered.insert(at, shard);
   if (step->batch.parts.empty())
     return skip("the batch has no labels", false);
-  send_part();
+  step->progress.emplace(route.hops.size(), step->batch.parts.size());
+  send_parts();
 }
 
-void trainer_state::send_part() {
+void trainer_state::send_parts() {
+  while (const auto next = step->progress->send_next())
+    send_part(*next);
+}
+
+void trainer_state::send_part(size_t index) {
   auto& batch = step->batch;
-  auto& part = batch.parts[step->next_part];
+  auto& part = batch.parts[index];
   forward_request call;
   call.header = header();
   call.mode = forward_mode::train;
@@ -62,17 +71,20 @@ void trainer_state::send_part() {
   call.apply_head = true;
   call.token_ids = integers(part.ids, part.rows, batch.seq);
   call.labels = integers(part.labels, part.rows, batch.seq);
-  call.microbatch_id = static_cast<uint32_t>(step->next_part);
+  call.microbatch_id = static_cast<uint32_t>(index);
   call.step = step->number;
   call.loss_scale =
       static_cast<float>(static_cast<double>(part.label_count) / static_cast<double>(batch.label_count));
-  call.last_microbatch = step->next_part + 1 == batch.parts.size();
+  call.last_microbatch = index + 1 == batch.parts.size();
   call.omit_tensors = true;
-  self->request(parts.worker, work_timeout, std::move(call))
+  call.reply_dtype = options.wire;
+  if (route.hops.size() > 1)
+    call.header.deadline_steady_us = parts.time->steady_us() + hop_budget_us * int64_t(route.hops.size());
+  self->request(parts.relay, work_timeout, routed_forward{std::move(call), hops_after_first(route), {}})
       .then(
-          [me = self, at = epoch](const forward_reply& reply) {
+          [me = self, at = epoch, index](const routed_forward_reply& reply) {
             if (at == me->state.epoch)
-              me->state.part_answered(reply);
+              me->state.part_answered(index, reply);
           },
           [me = self, at = epoch](const caf::error& e) {
             if (at == me->state.epoch)
@@ -80,15 +92,63 @@ void trainer_state::send_part() {
           });
 }
 
-void trainer_state::part_answered(const forward_reply& reply) {
-  step->loss_sum += reply.loss * reply.label_count;
-  if (!std::isfinite(reply.loss) || !std::isfinite(reply.report.grad_norm_sq))
+void trainer_state::part_answered(size_t index, const routed_forward_reply& reply) {
+  if (!std::isfinite(reply.work.loss))
     return skip("the loss or the gradient is not finite", true);
-  if (++step->next_part < step->batch.parts.size())
-    return send_part();
-  if (!reply.report.ready)
-    return step_failed(refuse(errc::failed_precondition, "the stage has not accumulated all micro-batches"));
-  step->grad_norm = std::sqrt(reply.report.grad_norm_sq);
+  step->progress->forwarded(index, reply.work.loss, reply.work.label_count);
+  if (route.hops.size() > 1)
+    return send_gradient(index);
+  part_finished(reply.hops);
+}
+
+/// The last stage has kept the gradient of its input; the others get it from stage to stage, this one last.
+void trainer_state::send_gradient(size_t index) {
+  auto call = to_stage(route.hops.size() - 1, backward_action::gradient, step->number);
+  call.microbatch_id = static_cast<uint32_t>(index);
+  call.reply_dtype = options.wire;
+  const auto back = hops_back_to_second(route);
+  call.header.deadline_steady_us = parts.time->steady_us() + hop_budget_us * int64_t(route.hops.size());
+  const auto failed = [me = self, at = epoch](const caf::error& e) {
+    if (at == me->state.epoch)
+      me->state.step_failed(e);
+  };
+  const auto budget = std::chrono::milliseconds(hop_budget_us / 1'000 * int64_t(route.hops.size() - 1));
+  self->request(parts.link, budget + std::chrono::seconds(1),
+                peer_call<routed_backward>{address_of(route.hops.back()),
+                                           {std::move(call), back, {}},
+                                           static_cast<uint32_t>(budget.count())})
+      .then(
+          [me = self, at = epoch, index, failed](const routed_backward_reply& reply) {
+            auto& trainer = me->state;
+            if (at != trainer.epoch)
+              return;
+            trainer.step->progress->reported(reply.hops);
+            auto own = trainer.to_stage(0, backward_action::gradient, trainer.step->number);
+            own.microbatch_id = static_cast<uint32_t>(index);
+            own.grad_output = reply.work.grad_input;
+            me->request(trainer.parts.relay, work_timeout, routed_backward{std::move(own), {}, {}})
+                .then(
+                    [me, at](const routed_backward_reply& mine) {
+                      if (at == me->state.epoch)
+                        me->state.part_finished(mine.hops);
+                    },
+                    failed);
+          },
+          failed);
+}
+
+void trainer_state::part_finished(const std::vector<hop_report>& hops) {
+  auto& progress = *step->progress;
+  progress.reported(hops);
+  if (route.hops.size() > 1)
+    progress.finished();
+  if (!progress.complete())
+    return send_parts();
+  if (!progress.ready())
+    return step_failed(refuse(errc::failed_precondition, "a stage has not accumulated all micro-batches"));
+  if (!std::isfinite(progress.gradient_norm_sq()))
+    return skip("the loss or the gradient is not finite", true);
+  step->grad_norm = std::sqrt(progress.gradient_norm_sq());
   if (parts.ledger && unproven.wants_sample(parts.time->steady_us()))
     return sample();
   commit();
@@ -107,7 +167,7 @@ void trainer_state::sample() {
             if (at != me->state.epoch)
               return;
             auto& step = *me->state.step;
-            const double loss = step.loss_sum / static_cast<double>(step.batch.label_count);
+            const double loss = step.progress->loss_sum() / static_cast<double>(step.batch.label_count);
             step.sampled = unproven_work::first_step{
                 drawn, loss, step.grad_norm, data_hash, step.batch.rows, step.batch.seq};
             me->state.commit();
@@ -147,31 +207,36 @@ void trainer_state::commit_first_steps() {
   });
 }
 
+/// To every stage at once. The step counts when this node's own stage has taken it.
 void trainer_state::commit() {
   step->committing = true;
-  backward_request call;
-  call.header = header();
-  call.layer_begin = route.hops.front().layer_begin;
-  call.layer_end = route.hops.front().layer_end;
-  call.step = step->number;
-  call.action = backward_action::commit;
-  self->request(parts.worker, work_timeout, std::move(call))
-      .then(
-          [me = self, at = epoch](const backward_reply& reply) {
-            if (at == me->state.epoch)
-              me->state.committed(reply);
-          },
-          [me = self, at = epoch](const caf::error& e) {
-            if (at != me->state.epoch)
-              return;
-            me->state.step_failed(e);
-          });
+  step->commits_open = route.hops.size();
+  for (size_t stage = 0; stage < route.hops.size(); ++stage)
+    ask_stage(stage, to_stage(stage, backward_action::commit, step->number), work_timeout,
+              [me = self, at = epoch, stage](const backward_reply* reply, const caf::error& why) {
+                if (at == me->state.epoch)
+                  me->state.stage_committed(stage, reply, why);
+              });
+}
+
+void trainer_state::stage_committed(size_t stage, const backward_reply* reply, const caf::error& why) {
+  if (stage == 0 && reply)
+    step->own_commit = *reply;
+  if (!reply && (stage == 0 || !step->commit_failed))
+    step->commit_failed = why;
+  if (--step->commits_open > 0)
+    return;
+  if (!step->own_commit)
+    return step_failed(*step->commit_failed);
+  if (step->commit_failed) // the step counts; a stage lost after COMMIT is replaced
+    leave_route(*step->commit_failed);
+  committed(*step->own_commit);
 }
 
 void trainer_state::committed(const backward_reply& reply) {
   const int64_t now_us = parts.time->steady_us();
   const uint64_t labels = step->batch.label_count;
-  last_loss = step->loss_sum / static_cast<double>(labels);
+  last_loss = step->progress->loss_sum() / static_cast<double>(labels);
   metrics.step(step->number, *last_loss, labels, now_us);
   nonfinite_in_row = 0;
   failed_in_row = 0;
@@ -246,6 +311,8 @@ void trainer_state::step_failed(const caf::error& why) {
     return skip("the loss or the gradient is not finite", true);
   if (what.reason == "not_bound")
     bound = false;
+  const bool elsewhere = std::any_of(what.details.begin(), what.details.end(),
+                                     [](const auto& detail) { return detail.first == "failed_hop"; });
   if (what.reason == "out_of_memory") {
     if (state.batch_size <= 1)
       return fail("a batch of one sequence does not fit in memory");
@@ -256,9 +323,11 @@ void trainer_state::step_failed(const caf::error& why) {
   }
   if (failures_of_step >= failures_max)
     return skip(what.message.c_str(), false);
-  discard([me = self] {
+  discard([me = self, elsewhere, why] {
     me->state.step.reset();
     me->state.now = phase::boundary;
+    if (elsewhere)
+      me->state.leave_route(why);
     me->state.self->send(me->state.self, next_atom_v);
   });
 }
@@ -268,28 +337,35 @@ void trainer_state::step_failed(const caf::error& why) {
 void trainer_state::discard(std::function<void()> then) {
   const uint64_t at = ++epoch;
   step->dropping = true;
-  backward_request call;
-  call.header = header();
-  call.step = state.inner_step + 1;
-  call.action = backward_action::discard;
-  self->request(parts.worker, discard_timeout, std::move(call))
-      .then(
-          [then, me = self, at](const backward_reply& reply) {
-            auto& trainer = me->state;
-            if (at != trainer.epoch)
-              return;
-            const bool committed = trainer.step && trainer.step->committing &&
-                                   reply.report.optimizer_step > trainer.state.optimizer_step;
-            committed ? trainer.committed(reply) : then();
-          },
-          [then, me = self, at](const caf::error& e) {
-            if (at != me->state.epoch)
-              return;
+  const uint64_t number = state.inner_step + 1;
+  const auto open = std::make_shared<size_t>(route.hops.size());
+  const auto own = std::make_shared<std::optional<backward_reply>>();
+  const auto lost = std::make_shared<std::optional<caf::error>>();
+  for (size_t stage = 0; stage < route.hops.size(); ++stage)
+    ask_stage(
+        stage, to_stage(stage, backward_action::discard, number),
+        stage == 0 ? discard_timeout : remote_discard_timeout,
+        [then, me = self, at, stage, open, own, lost](const backward_reply* reply, const caf::error& why) {
+          auto& trainer = me->state;
+          if (at != trainer.epoch)
+            return;
+          if (stage == 0 && reply)
+            *own = *reply;
+          if (!reply) {
             // Not bound any more: what was accumulated is gone with the binding.
-            me->state.bound = false;
-            log::debug(name, "discard-refused why={}", problem_of(e).message);
-            then();
-          });
+            trainer.bound = false;
+            log::debug(name, "discard-refused why={}", problem_of(why).message);
+            if (stage > 0)
+              *lost = why;
+          }
+          if (--*open > 0)
+            return;
+          if (*lost) // a stage that gives no answer is replaced
+            trainer.leave_route(**lost);
+          const bool committed = *own && trainer.step && trainer.step->committing &&
+                                 (*own)->report.optimizer_step > trainer.state.optimizer_step;
+          committed ? trainer.committed(**own) : then();
+        });
 }
 
 } // namespace neuroshard

@@ -4,8 +4,10 @@
 #include "actors/peer_manager/peer_manager.hpp"
 #include "actors/proof_keeper/proof_keeper.hpp"
 #include "actors/rate_limiter/rate_limiter.hpp"
+#include "actors/relay/relay.hpp"
 #include "actors/telemetry/telemetry.hpp"
 #include "gateway/node/live_settings.hpp"
+#include "gateway/node/network_parameters.hpp"
 
 #include <caf/actor_system.hpp>
 
@@ -26,7 +28,6 @@ uint64_t free_bytes(const std::string& path) {
                                              : UINT64_MAX;
 }
 
-/// Alone this node holds every layer.
 caf::expected<caf::actor> make_proof_keeper(caf::actor_system& system, const base_plan& plan,
                                             const node_actors& fronts) {
   const auto supply = plan.reader->supply();
@@ -40,7 +41,10 @@ caf::expected<caf::actor> make_proof_keeper(caf::actor_system& system, const bas
   options.chain_id = *chain_id;
   options.architecture_id = model::architecture_id(plan.shape);
   options.num_layers = static_cast<uint64_t>(plan.shape.num_layers);
-  options.held = {0, options.num_layers, true, true};
+  options.held = [held = plan.held]() -> held_layers {
+    const auto range = held->read().value_or(held_range{});
+    return {range.begin, range.end, range.embed, range.head};
+  };
   proof_keeper_parts parts{plan.identity, fronts.trainer, fronts.ledger, fronts.peers,
                            plan.reader,   plan.time,      plan.random};
   return caf::actor_cast<caf::actor>(
@@ -55,16 +59,23 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
   options.own = plan.self;
   options.own.sequence = static_cast<uint64_t>(plan.time->unix_us());
   options.total_layers = static_cast<uint32_t>(plan.shape.num_layers);
+  options.network_parameters = network_parameters(*config);
   options.seed_peers = config->seed_peers;
   options.peers_min = static_cast<size_t>(config->peers.min);
   options.peers_max = static_cast<size_t>(config->peers.max);
-  peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random, {}};
-  parts.refresh = [board = plan.board](node_description& own, training_report& training) {
+  peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random};
+  parts.placed = plan.placed;
+  parts.refresh = [board = plan.board, held = plan.held](node_description& own, training_report& training) {
     const auto now = board->read();
     const auto& t = *now->training;
     own.training = t.running;
     own.model_version = t.outer_step;
     own.accepting = now->state == node_state::running || now->state == node_state::training;
+    const auto range = own.accepting ? held->read().value_or(held_range{}) : held_range{};
+    own.layer_begin = range.begin;
+    own.layer_end = range.end;
+    own.has_embedding = range.embed;
+    own.has_lm_head = range.head;
     const double loss = t.loss.value_or(0);
     training = {t.inner_step, t.outer_step, std::isfinite(loss) ? loss : 0,
                 t.shards_covered.empty() ? 0 : t.shards_covered.back(), t.tokens_trained};
@@ -89,6 +100,11 @@ telemetry_sources sources_of(const base_plan& plan, const node_actors& fronts) {
     const auto earned = reader->earnings();
     return earned ? rewards_summary{earned->earned_today, earned->earned_total, earned->pending}
                   : rewards_summary{};
+  };
+  sources.held = [held = plan.held, shape = plan.shape, bf16 = plan.bf16, config = plan.config] {
+    const auto range = held->read().value_or(held_range{});
+    const auto compute = bf16 ? kernels::dtype::bf16 : kernels::dtype::f32;
+    return std::pair{layers_of(range, shape, compute, config()->training.enabled), roles_of(range)};
   };
   sources.disk_free = [root = plan.paths.root] { return free_bytes(root); };
   return sources;
@@ -123,6 +139,11 @@ std::vector<start_group> base_groups(const std::shared_ptr<const base_plan>& pla
   });
   add("peer_manager", fronts.peers, [plan, fronts](caf::actor_system& system) -> caf::expected<caf::actor> {
     return caf::actor_cast<caf::actor>(make_peer_manager(system, *plan, fronts));
+  });
+  add("relay", fronts.relay, [plan, fronts](caf::actor_system& system) -> caf::expected<caf::actor> {
+    relay_parts parts{fronts.worker, fronts.peers, caf::actor_cast<work_link_actor>(fronts.link), plan->time};
+    return caf::actor_cast<caf::actor>(
+        system.spawn(relay, relay_options{plan->identity->node_id(), 256}, std::move(parts)));
   });
   add("proof_keeper", fronts.keeper,
       [plan, fronts](caf::actor_system& system) { return make_proof_keeper(system, *plan, fronts); });

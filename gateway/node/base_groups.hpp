@@ -13,6 +13,9 @@
 #include "gateway/grpc/link.hpp"
 #include "kernels/model/architecture.hpp"
 
+#include "actors/peer_manager/placement.hpp"
+#include "gateway/node/held_board.hpp"
+
 #include <functional>
 #include <memory>
 #include <vector>
@@ -26,7 +29,10 @@ struct base_plan {
   data_paths paths;
   std::shared_ptr<const node_identity> identity;
   model::architecture shape;
-  node_description self; ///< what this node says of itself to peers
+  held_board_ptr held;
+  std::function<void(const placement_changed&)> placed; ///< any thread
+  bool bf16 = false;                                    ///< weights are computed with in bf16
+  node_description self;                                ///< what this node says of itself to peers
   rpc::link_options link;
   ledger_options book;
   std::shared_ptr<ledger_reader> reader;

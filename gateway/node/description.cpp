@@ -6,22 +6,6 @@ namespace neuroshard {
 
 namespace {
 
-/// What the layers of a node that holds the whole model need, for /layers: weights and training state, or the
-/// serving copy alone.
-std::vector<held_layer> layers_of(const model::architecture& a, kernels::dtype compute, bool training) {
-  const auto megabytes = [&](int64_t parameters) {
-    const uint64_t bytes =
-        training ? model::training_memory(parameters, compute) : model::serving_memory(parameters, compute);
-    return static_cast<uint32_t>((bytes + (1U << 20) - 1) >> 20);
-  };
-  std::vector<held_layer> layers{{0, "embedding", megabytes(a.embed_parameters()), "loading"}};
-  for (uint32_t i = 0; i < static_cast<uint32_t>(a.num_layers); ++i)
-    layers.push_back({i, "transformer", megabytes(a.layer_parameters()), "loading"});
-  layers.push_back(
-      {static_cast<uint32_t>(a.num_layers), "lm_head", megabytes(a.head_parameters()), "loading"});
-  return layers;
-}
-
 bool is_wildcard(std::string_view host) {
   return host == "0.0.0.0" || host == "::";
 }
@@ -42,9 +26,7 @@ node_description describe(const node_identity& who, const node_config& c, const 
   d.http_port = http_is_loopback(c) ? 0 : static_cast<uint32_t>(c.port);
   d.sequence = static_cast<uint64_t>(system_time()->unix_us());
   d.roles = {node_role::driver, node_role::validator, node_role::worker};
-  d.layer_end = static_cast<uint32_t>(a.num_layers);
-  d.has_embedding = true;
-  d.has_lm_head = true;
+  d.max_layers = static_cast<uint32_t>(c.peers.max_layers);
   d.memory_total_mb = offered_mb(c, on);
   d.device = on.ops().name;
   d.accepting = true;
@@ -67,8 +49,6 @@ node_snapshot first_snapshot(const node_identity& who, const node_config& c, con
   first.identity.hidden_dim = static_cast<uint32_t>(a.hidden_dim);
   first.identity.parameters = static_cast<uint64_t>(a.parameters());
   first.identity.context_length = static_cast<uint32_t>(a.max_seq_len);
-  first.roles = {node_role::driver, node_role::validator, node_role::worker};
-  first.layers = layers_of(a, compute_type(c, on), c.training.enabled);
   first.memory_offered_mb = offered_mb(c, on);
   training_progress idle;
   idle.enabled = c.training.enabled;

@@ -26,11 +26,11 @@ constexpr int64_t sessions_max = 64;
 /// Bytes of the KV pool: a fifth of the usable memory (60 % of what the node offers), but no more than all
 /// sessions can fill.
 uint64_t kv_pool_bytes(const node_config& c, const kernels::device& on, const model::architecture& a,
-                       kernels::dtype compute) {
+                       int64_t layers, kernels::dtype compute) {
   const uint64_t offered =
       c.memory_mb > 0 ? static_cast<uint64_t>(c.memory_mb) << 20 : on.info().memory_total / 10 * 7;
-  const uint64_t wanted = static_cast<uint64_t>(sessions_max * a.max_seq_len * a.num_layers) *
-                          model::kv_bytes_per_token(a, compute);
+  const uint64_t wanted =
+      static_cast<uint64_t>(sessions_max * a.max_seq_len * layers) * model::kv_bytes_per_token(a, compute);
   return std::min(offered / 10 * 6 / 5, wanted);
 }
 
@@ -39,16 +39,24 @@ bool trains_from_start(const node_config& c) {
   return c.training.enabled && !c.observer;
 }
 
+/// What the layer map gives this node; the whole model while none does.
+held_range held_by(const model_plan& plan) {
+  return plan.held->read().value_or(held_range{0, static_cast<uint32_t>(plan.shape.num_layers), true, true});
+}
+
 caf::expected<caf::actor> make_worker(caf::actor_system& system, const model_plan& plan) {
   const auto c = plan.config();
   model::stage_options how;
-  how.layer_end = plan.shape.num_layers;
-  how.embed = true;
-  how.head = true;
+  const auto held = held_by(plan);
+  how.layer_begin = held.begin;
+  how.layer_end = held.end;
+  how.embed = held.embed;
+  how.head = held.head;
   how.compute = compute_type(*c, *plan.device);
   how.train = trains_from_start(*c);
   how.train_tokens_max = static_cast<int64_t>(microbatch_positions(*c));
-  how.kv_pool_bytes = kv_pool_bytes(*c, *plan.device, plan.shape, how.compute);
+  how.kv_pool_bytes =
+      kv_pool_bytes(*c, *plan.device, plan.shape, how.layer_end - how.layer_begin, how.compute);
   how.sessions_max = sessions_max;
   auto stage = model::stage::make(plan.device, plan.shape, how);
   if (!stage)
@@ -95,8 +103,17 @@ caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_
   options.layers = static_cast<uint32_t>(plan.shape.num_layers);
   options.architecture_id = model::architecture_id(plan.shape);
   options.address = plan.identity->address();
-  inference_parts parts{fronts.worker, fronts.ledger, fronts.peers, *plan.tokens,
-                        plan.time,     plan.random,   plan.counters};
+  options.wire = compute_type(*c, *plan.device);
+  inference_parts parts;
+  parts.worker = fronts.worker;
+  parts.relay = fronts.relay;
+  parts.link = caf::actor_cast<work_link_actor>(fronts.link);
+  parts.ledger = fronts.ledger;
+  parts.peers = fronts.peers;
+  parts.tokens = *plan.tokens;
+  parts.time = plan.time;
+  parts.random = plan.random;
+  parts.counters = plan.counters;
   return caf::actor_cast<caf::actor>(system.spawn(inference_scheduler, std::move(options), std::move(parts)));
 }
 
@@ -117,11 +134,16 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   options.microbatch_positions_max = microbatch_positions(*c);
   options.vocab_size = plan.tokens->vocab_size();
   options.node_id = plan.identity->node_id();
+  options.session_id = plan.training_session;
+  options.drives = held_by(plan).embed;
+  options.wire = compute_type(*c, *plan.device);
   options.architecture_id = model::architecture_id(plan.shape);
   options.layers = static_cast<uint32_t>(plan.shape.num_layers);
   options.log_folder = plan.paths.training_logs();
   trainer_parts parts;
   parts.worker = fronts.worker;
+  parts.relay = fronts.relay;
+  parts.link = caf::actor_cast<work_link_actor>(fronts.link);
   parts.checkpointer = fronts.checkpointer;
   parts.ledger = fronts.ledger;
   parts.keeper = fronts.keeper;

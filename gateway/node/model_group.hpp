@@ -8,6 +8,7 @@
 #include "gateway/config/node_config.hpp"
 #include "gateway/config/start_error.hpp"
 #include "gateway/config/thread_budget.hpp"
+#include "gateway/node/held_board.hpp"
 #include "kernels/core/backend.hpp"
 #include "kernels/model/architecture.hpp"
 #include "kernels/text/dataset.hpp"
@@ -25,9 +26,11 @@ struct model_plan {
   std::shared_ptr<const node_identity> identity;
   kernels::device_ptr device;
   model::architecture shape;
+  held_board_ptr held; ///< what the group is made for; read anew at each start
   std::shared_ptr<const text::dataset> data;
   std::shared_ptr<const text::tokenizer> tokens;
-  std::string software; ///< "neuroshard 0.1.0"
+  std::string software;         ///< "neuroshard 0.1.0"
+  std::string training_session; ///< 32 random hex: this process as a driver
   time_source_ptr time;
   random_source_ptr random;
   counters_ptr counters;

@@ -81,13 +81,15 @@ private:
   std::optional<start_error> start_ledger(const economics_params& params);
   std::optional<start_error> start_http();
   std::optional<start_error> start_grpc();
-  std::shared_ptr<const base_plan> plan_base() const;
+  std::shared_ptr<const base_plan> plan_base();
   start_result<done> start_group_now(start_group plan);
   void announce();
   void show_words();
   void prepare_data();
   void data_ready(std::shared_ptr<const text::dataset> data, std::shared_ptr<const text::tokenizer> tokens);
   void data_failed(const std::string& why);
+  void placed(const placement_changed& what);
+  void start_model();
   void on_signal(int signal);
   void on_tick();
   void begin_stop(int signal);
@@ -115,6 +117,9 @@ private:
   std::unique_ptr<account_book> book_;
   std::shared_ptr<ledger_reader> reader_;
   snapshot_board_ptr board_;
+  held_board_ptr held_ = std::make_shared<held_board>();
+  std::shared_ptr<const model_plan> model_plan_; ///< nothing until tokenizer and data are there
+  bool model_started_ = false;
   std::unique_ptr<actor_setup> actor_setup_;
   std::unique_ptr<caf::actor_system> system_;
   node_actors fronts_;
@@ -250,7 +255,7 @@ std::optional<start_error> node::start_ledger(const economics_params& params) {
   return {};
 }
 
-std::shared_ptr<const base_plan> node::plan_base() const {
+std::shared_ptr<const base_plan> node::plan_base() {
   auto plan = std::make_shared<base_plan>();
   plan->config = [settings = settings_] { return settings->current(); };
   plan->paths = directory_->paths();
@@ -264,6 +269,9 @@ std::shared_ptr<const base_plan> node::plan_base() const {
   plan->book = book_options_;
   plan->reader = reader_;
   plan->board = board_;
+  plan->held = held_;
+  plan->placed = [this](const placement_changed& what) { loop_.post([this, what] { placed(what); }); };
+  plan->bf16 = compute_type(loaded_.config, *device_) == kernels::dtype::bf16;
   plan->time = time_;
   plan->random = random_;
   plan->counters = counters_;
@@ -341,7 +349,7 @@ std::optional<start_error> node::start_http() {
 std::optional<start_error> node::start_grpc() {
   const auto& c = loaded_.config;
   auto parts = std::make_unique<rpc::service_parts>(*system_, fronts_.peers, callers_, c.network,
-                                                    c.grpc.insecure, counters_, time_);
+                                                    c.grpc.insecure, counters_, time_, fronts_.relay);
   auto server =
       rpc::server::start({c.grpc_host, static_cast<uint16_t>(grpc_port(c)), certificate_}, std::move(parts));
   if (!server)
@@ -464,14 +472,53 @@ void node::data_ready(std::shared_ptr<const text::dataset> data,
   plan->identity = who_.identity;
   plan->device = device_;
   plan->shape = shape_;
+  plan->held = held_;
   plan->data = std::move(data);
   plan->tokens = std::move(tokens);
   plan->software = software;
+  plan->training_session = random_hex(*random_, 16);
   plan->time = time_;
   plan->random = random_;
   plan->counters = counters_;
   plan->supervisor = supervisor_;
-  caf::anon_send(supervisor_, model_group(std::move(plan), fronts_));
+  model_plan_ = std::move(plan);
+  start_model();
+}
+
+/// Once it is known what is to be held, and with what.
+void node::start_model() {
+  if (model_started_ || !model_plan_ || !held_->read())
+    return;
+  model_started_ = true;
+  caf::anon_send(supervisor_, model_group(model_plan_, fronts_));
+}
+
+/// Another part of the model is to be held: training comes to a step boundary and a checkpoint, and the
+/// model's actors are made anew.
+void node::placed(const placement_changed& what) {
+  if (stop_signal_ != 0)
+    return;
+  if (what.other_architecture) {
+    log::warn("node", "stays-out why=\"the network has another architecture\" own={} network={}",
+              model::canonical_json(shape_), what.architecture);
+    return;
+  }
+  held_range range{what.layer_begin, what.layer_end, what.embed, what.head};
+  const auto whole = static_cast<uint32_t>(shape_.num_layers);
+  // Alone a node does what it can with the memory it has: there is nobody to share with.
+  if (board_->read()->peers->empty() && loaded_.config.peers.max_layers == 0)
+    range = {0, whole, true, true};
+  if (range.empty()) {
+    log::info("node", "no-layers map={}", what.map_version);
+    return;
+  }
+  if (!held_->assign(range))
+    return;
+  log::info("node", "holds layers={}-{} embed={} head={} map={}", range.begin, range.end, range.embed,
+            range.head, what.map_version);
+  if (!model_started_)
+    return start_model();
+  caf::anon_send(supervisor_, renew_group{"model"});
 }
 
 // --------------------------------------------------------------------------------------------------- stop

@@ -81,7 +81,7 @@ struct keeper_fixture
     how.chain_id = book->chain_id();
     how.architecture_id = architecture;
     how.num_layers = 6;
-    how.held = {0, 6, true, true};
+    how.held = [] { return held_layers{0, 6, true, true}; };
     at = reader();
     ledger = keep(spawn_ledger(sys, std::move(book), options, false));
     trainer = keep(sys.spawn(scripted_trainer, script));

@@ -2,6 +2,7 @@
 
 #include "actors/checkpointer/checkpointer.hpp"
 #include "actors/layer_worker/layer_worker.hpp"
+#include "actors/relay/relay.hpp"
 #include "actors/trainer/trainer.hpp"
 #include "kernels/text/shard_writer.hpp"
 #include "tests/kernels/text/temporary_directory.hpp"
@@ -9,6 +10,7 @@
 #include "tests/support/deterministic_fixture.hpp"
 #include "tests/support/manual_clock.hpp"
 #include "tests/support/tiny_model.hpp"
+#include "tests/support/work_network.hpp"
 
 #include <filesystem>
 #include <functional>
@@ -54,6 +56,7 @@ inline ledger_actor::behavior_type rewarding_ledger(ledger_actor::pointer, std::
       [](drain_atom) -> caf::result<void> { return caf::unit; },
       [](tick_atom) {},
       [](const commit_group&) {},
+      [](const group_written&) {},
   };
 }
 
@@ -89,7 +92,8 @@ struct node_fixture
     : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
                     caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer,
                     caf::id_block::neuroshard_ledger, caf::id_block::neuroshard_peer_manager,
-                    caf::id_block::neuroshard_trainer> {
+                    caf::id_block::neuroshard_peer_link, caf::id_block::neuroshard_relay,
+                    caf::id_block::neuroshard_work_link, caf::id_block::neuroshard_trainer> {
   temporary_directory root;
   std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
   counters_ptr counters = std::make_shared<node_counters>();
@@ -108,7 +112,11 @@ struct node_fixture
   std::optional<uint64_t> pause_at;
   /// Puts an actor between the trainer and its worker; empty: nobody.
   std::function<layer_worker_actor(layer_worker_actor)> between;
-  int renewals = 0; ///< how often the trainer asked for a stage that trains
+  /// More than one: the layers are shared out, and this node is the first stage.
+  size_t stages = 1;
+  work_network_ptr network = std::make_shared<work_network>();
+  std::vector<layer_worker_actor> others; ///< the workers of the further stages
+  int renewals = 0;                       ///< how often the trainer asked for a stage that trains
   std::function<void(const training_progress&)> watch;
 
   node_fixture() {
@@ -123,6 +131,7 @@ struct node_fixture
     options.validate_every_steps = 1000;
     options.vocab_size = tokens.vocab_size();
     options.node_id = "0123456789abcdef0123456789abcdef";
+    options.session_id = "fedcba9876543210fedcba9876543210";
     options.architecture_id = model::architecture_id(tiny_architecture());
     options.layers = 2;
     options.log_folder = root.path() + "/training_logs";
@@ -135,8 +144,7 @@ struct node_fixture
   }
 
   void spawn(std::string folder = "checkpoints") {
-    worker = keep(sys.spawn(layer_worker, hand_over(tiny_stage(tiny_architecture(), stage)), worker_options,
-                            time_source_ptr{clock}));
+    worker = make_worker(0);
     checkpointer_options how;
     how.folder = root.path() + "/" + folder;
     how.wallet_id = "0123456789abcdef";
@@ -147,8 +155,36 @@ struct node_fixture
     how.max_storage_mb = 1000;
     saver = keep(sys.spawn(checkpointer, how, worker, time_source_ptr{clock}, counters));
     ledger = keep(sys.spawn(rewarding_ledger, money));
-    trainer_parts parts{
-        between ? between(worker) : worker, saver, ledger, {}, {}, data, clock, counters, {}, {}};
+    const auto asked = between ? between(worker) : worker;
+    trainer_parts parts;
+    auto hop = make_relay(0, asked);
+    if (stages > 1) {
+      network->peers = std::make_shared<peer_list>();
+      auto known = std::make_shared<peer_list>();
+      others.clear();
+      for (size_t i = 1; i < stages; ++i) {
+        others.push_back(make_worker(i));
+        network->relays[work_network::address_of(i)] = make_relay(i, others.back());
+        REQUIRE(ask<serving_info>(*this, others.back(), refresh_serving{0, 0}));
+      }
+      for (size_t i = 0; i < stages; ++i) {
+        const auto held = range_of(i);
+        known->push_back(work_network::node(i, static_cast<uint32_t>(held.layer_begin),
+                                            static_cast<uint32_t>(held.layer_end), held.embed, held.head));
+      }
+      network->peers = known;
+      parts.link = keep(sys.spawn(network_work_link, network, work_network::id_of(0)));
+      parts.peers = keep(sys.spawn([this](route_finder_actor::pointer) -> route_finder_actor::behavior_type {
+        return {[this](const route_request& asked_for) { return find_route(asked_for); }};
+      }));
+    }
+    parts.worker = asked;
+    parts.relay = hop;
+    parts.checkpointer = saver;
+    parts.ledger = ledger;
+    parts.data = data;
+    parts.time = clock;
+    parts.counters = counters;
     parts.renew = [this] { ++renewals; };
     parts.published = [this](const training_progress_ptr& p) {
       if (p->loss && p->tokens_seen_here > 0) // before the first step of a process it is the EMA
@@ -161,6 +197,46 @@ struct node_fixture
       }
     };
     loop = keep(sys.spawn(trainer, options, parts));
+  }
+  /// Layers of a stage: split evenly, the embedding first and the head last.
+  model::stage_options range_of(size_t index) const {
+    auto held = stage;
+    const auto layers = tiny_architecture().num_layers;
+    const auto n = static_cast<int64_t>(stages), i = static_cast<int64_t>(index);
+    held.layer_begin = layers * i / n;
+    held.layer_end = layers * (i + 1) / n;
+    held.embed = index == 0;
+    held.head = index + 1 == stages;
+    return held;
+  }
+  layer_worker_actor make_worker(size_t index) {
+    return keep(sys.spawn(layer_worker, hand_over(tiny_stage(tiny_architecture(), range_of(index))),
+                          worker_options, time_source_ptr{clock}));
+  }
+  relay_actor make_relay(size_t index, layer_worker_actor of) {
+    if (stages == 1)
+      return keep(sys.spawn(relay, relay_options{options.node_id, 256},
+                            relay_parts{of, {}, {}, time_source_ptr{clock}}));
+    auto directory = keep(sys.spawn(network_directory, network));
+    auto link = keep(sys.spawn(network_work_link, network, work_network::id_of(index)));
+    return keep(sys.spawn(relay, relay_options{work_network::id_of(index), 256},
+                          relay_parts{of, directory, link, time_source_ptr{clock}}));
+  }
+  caf::result<model_route> find_route(const route_request& asked_for) {
+    model_route found;
+    for (size_t i = 0; i < stages; ++i) {
+      const auto id = work_network::id_of(i);
+      if (std::find(asked_for.exclude.begin(), asked_for.exclude.end(), id) != asked_for.exclude.end())
+        return refuse(errc::no_route, "Nobody holds layer " + std::to_string(range_of(i).layer_begin) + ".");
+      route_hop hop;
+      hop.local = i == 0;
+      hop.node_id = id;
+      hop.address = i == 0 ? "" : work_network::address_of(i);
+      hop.layer_begin = static_cast<uint32_t>(range_of(i).layer_begin);
+      hop.layer_end = static_cast<uint32_t>(range_of(i).layer_end);
+      found.hops.push_back(std::move(hop));
+    }
+    return found;
   }
   /// What the supervisor does at a start.
   restored start() {

@@ -122,6 +122,7 @@ ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, std::shared_p
       [](drain_atom) {},
       [](tick_atom) {},
       [](const commit_group&) {},
+      [](const group_written&) {},
   };
 }
 
