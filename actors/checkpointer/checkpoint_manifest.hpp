@@ -85,6 +85,9 @@ std::optional<uint64_t> aligned(uint64_t bytes);
 kernels::result<std::string> to_json(const checkpoint_manifest& manifest);
 /// Strict and bounded; `corrupt` says which member is wrong.
 kernels::result<checkpoint_manifest> parse_manifest(std::string_view text);
+/// The counters as they go to another node: the shared ones, with `own_too` all. Errors as above.
+kernels::result<std::string> state_to_json(const training_state& state, bool own_too);
+kernels::result<training_state> parse_state(std::string_view text);
 /// The rules between the parts: unique names, sizes that fit shapes, no gap and no overlap in a file, moments
 /// for weights, unit hashes that are those of the tensors.
 kernels::status check(const checkpoint_manifest& manifest);

@@ -100,4 +100,12 @@ status checkpoint_reader::read(const tensor_record& tensor, std::span<std::byte>
   return {};
 }
 
+status checkpoint_reader::read_bytes(const std::string& file, uint64_t offset,
+                                     std::span<std::byte> to) const {
+  const auto at = files_.find(file);
+  if (at == files_.end())
+    return {code::invalid_argument, "the checkpoint has no file " + file};
+  return at->second.read(offset, to);
+}
+
 } // namespace neuroshard

@@ -27,6 +27,9 @@ public:
   kernels::status verify() const;
   /// Reads one tensor and compares its checksum. `to` has `tensor.length` bytes.
   kernels::status read(const tensor_record& tensor, std::span<std::byte> to) const;
+  /// Bytes of one of the files as they lie there; nothing is compared. They stay readable when the directory
+  /// is renamed or removed.
+  kernels::status read_bytes(const std::string& file, uint64_t offset, std::span<std::byte> to) const;
 
 private:
   checkpoint_reader() = default;

@@ -1,5 +1,6 @@
 #include "actors/checkpointer/checkpointer.hpp"
 
+#include "actors/checkpointer/host_tensor.hpp"
 #include "actors/common/kernel_error.hpp"
 #include "actors/common/log.hpp"
 
@@ -8,8 +9,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <memory>
-#include <new>
 
 namespace neuroshard {
 
@@ -22,15 +21,6 @@ constexpr size_t hashes_max = 16; ///< more than can be waiting
 
 bool must_be_written(const std::string& reason) {
   return reason == "stop" || reason == "first" || reason == "outer";
-}
-
-/// Host memory for one tensor; null when there is none.
-std::shared_ptr<void> tensor_memory(uint64_t bytes) {
-  static constexpr auto alignment = std::align_val_t{tensor_alignment};
-  void* memory = ::operator new(std::max<uint64_t>(bytes, 1), alignment, std::nothrow);
-  if (memory == nullptr)
-    return nullptr;
-  return {memory, [](void* p) { ::operator delete(p, alignment); }};
 }
 
 template <class Message>
@@ -278,28 +268,16 @@ void checkpointer_state::load_next(pointer self) {
     return;
   }
   const auto& entry = load->expected[load->next];
-  auto memory = tensor_memory(entry.bytes);
-  if (!memory)
+  auto handle = make_host_tensor(kernels::dtype::f32, entry.shape, entry.bytes);
+  if (!handle)
     return end_load(refuse(errc::overloaded, "no memory for tensor " + entry.name));
   const auto* tensor = load->reader->manifest().find(entry.name);
-  const auto read =
-      load->reader->read(*tensor, std::span(static_cast<std::byte*>(memory.get()), entry.bytes));
+  const auto read = load->reader->read(*tensor, std::span(handle.view.as<std::byte>(), entry.bytes));
   if (!read.ok()) { // it changed since it was verified: the disk is failing
     load->outcome.found = false;
     candidate_failed(load->outcome.id, read);
     return try_next_candidate(self);
   }
-  tensor_handle handle;
-  handle.view.data = memory.get();
-  handle.view.type = kernels::dtype::f32;
-  handle.view.rank = static_cast<int>(entry.shape.size());
-  int64_t step = 1;
-  for (size_t i = entry.shape.size(); i-- > 0;) {
-    handle.view.shape[i] = entry.shape[i];
-    handle.view.stride[i] = step;
-    step *= entry.shape[i];
-  }
-  handle.owner = std::move(memory);
   load->touched = true;
   ++load->next;
   self->request(worker, worker_timeout, write_tensor{entry.name, std::move(handle)})

@@ -59,9 +59,7 @@ void put(json_writer& out, const char* key, const std::vector<double>& values) {
   out.EndArray();
 }
 
-void put_state(json_writer& out, const training_state& state) {
-  out.Key("state");
-  out.StartObject();
+void put_shared_state(json_writer& out, const training_state& state) {
   out.Key("shared");
   out.StartObject();
   put(out, "inner_step", state.inner_step);
@@ -71,6 +69,9 @@ void put_state(json_writer& out, const training_state& state) {
   put(out, "loss", state.loss);
   put(out, "validation_loss", state.validation_loss);
   out.EndObject();
+}
+
+void put_own_state(json_writer& out, const training_state& state) {
   out.Key("own");
   out.StartObject();
   put(out, "round_phase", state.round_phase);
@@ -102,7 +103,6 @@ void put_state(json_writer& out, const training_state& state) {
     out.EndObject();
   }
   out.EndArray();
-  out.EndObject();
   out.EndObject();
 }
 
@@ -261,10 +261,12 @@ void read_unclaimed(object_reader& own, std::vector<unclaimed_work>& to, status&
     read_one(item);
 }
 
-void read_state(const json* value, training_state& state, status& outcome) {
+/// Its own part may be missing where `shared_suffices`.
+void read_state(const json* value, training_state& state, status& outcome, bool shared_suffices = false) {
   object_reader parts(value, "state", outcome);
   object_reader shared(parts.object("shared"), "state.shared", outcome);
-  object_reader own(parts.object("own"), "state.own", outcome);
+  const json* own_part = shared_suffices && !parts.has("own") ? nullptr : parts.object("own");
+  object_reader own(own_part, "state.own", outcome);
   parts.done();
   shared.number("inner_step", state.inner_step);
   shared.number("outer_step", state.outer_step);
@@ -347,7 +349,11 @@ kernels::result<std::string> to_json(const checkpoint_manifest& manifest) {
   put(out, "bytes", manifest.tokenizer_bytes);
   put(out, "sha256", kernels::to_hex(manifest.tokenizer_sha256));
   out.EndObject();
-  put_state(out, manifest.state);
+  out.Key("state");
+  out.StartObject();
+  put_shared_state(out, manifest.state);
+  put_own_state(out, manifest.state);
+  out.EndObject();
   out.Key("units");
   out.StartArray();
   for (const auto& unit : manifest.units) {
@@ -380,6 +386,33 @@ kernels::result<std::string> to_json(const checkpoint_manifest& manifest) {
   text.pop_back(); // the brace comes after the seal
   const auto hash = kernels::to_hex(kernels::sha256::of(text));
   return text.append(seal_key).append(hash).append("\"}\n");
+}
+
+kernels::result<std::string> state_to_json(const training_state& state, bool own_too) {
+  if (!finite(state))
+    return status(code::invalid_argument, "the state holds a number that is not finite");
+  rapidjson::StringBuffer buffer;
+  json_writer out(buffer);
+  out.StartObject();
+  put_shared_state(out, state);
+  if (own_too)
+    put_own_state(out, state);
+  out.EndObject();
+  return std::string(buffer.GetString(), buffer.GetSize());
+}
+
+kernels::result<training_state> parse_state(std::string_view text) {
+  rapidjson::Document document;
+  document.Parse<rapidjson::kParseFullPrecisionFlag | rapidjson::kParseIterativeFlag |
+                 rapidjson::kParseValidateEncodingFlag>(text.data(), text.size());
+  if (text.size() > text_max || document.HasParseError())
+    return status(code::corrupt, "the state is no JSON of a sensible length");
+  training_state state;
+  status outcome;
+  read_state(&document, state, outcome, true);
+  if (!outcome.ok())
+    return outcome;
+  return state;
 }
 
 kernels::result<checkpoint_manifest> parse_manifest(std::string_view text) {

@@ -64,6 +64,26 @@ kernels::result<plain_file> plain_file::open(const std::string& path) {
   return file;
 }
 
+kernels::result<plain_file> plain_file::open_to_append(const std::string& path) {
+  const int descriptor =
+      ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (descriptor < 0)
+    return failed(code::io, path, "open", errno);
+  plain_file file{descriptor, path};
+  struct stat found {};
+  if (::fstat(descriptor, &found) != 0)
+    return failed(code::io, path, "look at", errno);
+  if (!S_ISREG(found.st_mode))
+    return status(code::io, path + " is no regular file");
+  return file;
+}
+
+status plain_file::truncate(uint64_t bytes) {
+  if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0)
+    return failed(code::io, path_, "cut off", errno);
+  return {};
+}
+
 status plain_file::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t done = ::write(descriptor_, bytes.data(), std::min(bytes.size(), piece_bytes_max));

@@ -24,12 +24,17 @@ public:
   /// file, `io` when it may not be read.
   static kernels::result<plain_file> open(const std::string& path);
 
+  /// A file that is read and appended to, made (mode 0600) when it is missing; never through a link.
+  static kernels::result<plain_file> open_to_append(const std::string& path);
+
   explicit operator bool() const noexcept { return descriptor_ >= 0; }
   /// Appends all of `bytes`.
   kernels::status write(std::span<const std::byte> bytes);
   /// Fills `to` from `offset`; `corrupt` when the file ends before that or the disk cannot read it.
   kernels::status read(uint64_t offset, std::span<std::byte> to) const;
   kernels::result<uint64_t> size() const;
+  /// Cuts the file off after so many bytes.
+  kernels::status truncate(uint64_t bytes);
   /// Forces what was written to the disk, then closes.
   kernels::status sync_and_close();
   const std::string& path() const noexcept { return path_; }
