@@ -1,0 +1,410 @@
+// What does a Forward between two processes cost beside a bare gRPC echo of the same bytes?
+//
+//   rpc_bench [--rounds 7] [--seconds 0.5] [--policy stealing] [--json FILE]
+//
+// The program starts itself a second time as the server. Both ways use mutual TLS 1.3 with the same
+// certificates and the same settings of channel and server. Ours: an actor asks the link, the server's relay
+// hands the activations back. Bare: raw callbacks at both ends, the server returns the buffer it got.
+// --policy: how CAF's threads find work, `stealing` (as in the node) or `sharing`.
+// Interleaved in each round; latency with one call at a time, throughput with 16. Medians of the rounds.
+
+#include "actors/relay/relay_actor.hpp"
+#include "gateway/grpc/channels.hpp"
+#include "gateway/grpc/credentials.hpp"
+#include "gateway/grpc/link.hpp"
+#include "gateway/grpc/server.hpp"
+#include "gateway/grpc/work_codec.hpp"
+#include "neuroshard/work.grpc.pb.h"
+
+#include <caf/actor_system.hpp>
+#include <caf/actor_system_config.hpp>
+#include <caf/atom.hpp>
+#include <caf/event_based_actor.hpp>
+#include <caf/send.hpp>
+#include <caf/typed_event_based_actor.hpp>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/server_builder.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace neuroshard;
+using clock_type = std::chrono::steady_clock;
+
+namespace {
+
+constexpr size_t outstanding = 16;
+constexpr const char* forward_path = "/neuroshard.NeuroShard/Forward";
+const std::string client_id(32, 'c');
+const std::string server_id(32, 'd');
+
+struct config : caf::actor_system_config {
+  explicit config(const std::string& policy) {
+    add_message_types<caf::id_block::neuroshard_common>();
+    add_message_types<caf::id_block::neuroshard_status>();
+    add_message_types<caf::id_block::neuroshard_layer_worker>();
+    add_message_types<caf::id_block::neuroshard_peer_manager>();
+    add_message_types<caf::id_block::neuroshard_peer_link>();
+    add_message_types<caf::id_block::neuroshard_grpc_link>();
+    add_message_types<caf::id_block::neuroshard_relay>();
+    add_message_types<caf::id_block::neuroshard_work_link>();
+    add_message_types<caf::id_block::neuroshard_http>();
+    set("scheduler.max-threads", 2);
+    set("scheduler.policy", policy == "sharing" ? caf::atom("sharing") : caf::atom("stealing"));
+  }
+};
+
+rpc::node_certificate certificate_of(const std::string& folder) {
+  auto made = rpc::load_or_make_certificate(folder);
+  if (!made) {
+    std::fprintf(stderr, "no certificate in %s\n", folder.c_str());
+    std::exit(1);
+  }
+  return std::move(*made);
+}
+
+// ---------------------------------------------------------------------------------------------- the server
+
+relay_actor::behavior_type echo(relay_actor::pointer) {
+  return {
+      [](routed_forward& call) -> caf::result<routed_forward_reply> {
+        routed_forward_reply reply;
+        reply.work.request_id = std::move(call.work.header.request_id);
+        reply.work.hidden = std::move(call.work.hidden);
+        reply.hops.push_back({server_id, {}});
+        return reply;
+      },
+      [](routed_backward&) -> caf::result<routed_backward_reply> {
+        return refuse(errc::invalid_request, "not asked for here");
+      },
+      [](tick_atom) {},
+      [](drain_atom) {},
+      [](status_atom) { return actor_status{}; },
+  };
+}
+
+class bare_echo final : public NeuroShard::WithRawCallbackMethod_Forward<NeuroShard::Service> {
+  grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                    grpc::ByteBuffer* out) override {
+    *out = *in;
+    auto* const reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+};
+
+/// Runs until its standard input ends.
+int serve(const std::string& folder, const std::string& policy) {
+  const auto own = certificate_of(folder + "/server");
+  auto callers = std::make_shared<rpc::caller_table>();
+  callers->bind(certificate_of(folder + "/client").sha256, client_id, 1);
+  config cfg{policy};
+  caf::actor_system system{cfg};
+  const auto relay = system.spawn(echo);
+  {
+    auto parts = std::make_unique<rpc::service_parts>(system, peer_manager_actor{}, callers, "main", false,
+                                                      nullptr, system_time(), relay);
+    parts->limits.lift_rates();
+    auto ours = rpc::server::start({"127.0.0.1", 0, own}, std::move(parts));
+    if (!ours)
+      return 1;
+    bare_echo service;
+    grpc::ServerBuilder builder;
+    int bare_port = 0;
+    builder.AddListeningPort("127.0.0.1:0", rpc::server_credentials(own), &bare_port);
+    builder.RegisterService(&service);
+    rpc::set_channel_rules(builder);
+    const auto bare = builder.BuildAndStart();
+    std::printf("%u %d\n", (*ours)->port(), bare_port);
+    std::fflush(stdout);
+    char end = 0;
+    while (::read(STDIN_FILENO, &end, 1) > 0) {
+    }
+    bare->Shutdown();
+    (*ours)->stop(0);
+  }
+  caf::anon_send_exit(relay, caf::exit_reason::kill);
+  return 0;
+}
+
+// ---------------------------------------------------------------------------------------------- the client
+
+/// What a run of calls comes to.
+struct run_result {
+  std::vector<double> latency_us;
+  double seconds = 0;
+};
+struct run_plan {
+  size_t together = 1;
+  double seconds = 0.5;
+};
+
+/// Counts a run's calls, and is held by each of them; of `together` chains of calls each ends when the time
+/// is over.
+class run_clock {
+public:
+  explicit run_clock(const run_plan& plan) : chains_(plan.together), begin_(clock_type::now()) {
+    until_ = begin_ +
+             std::chrono::duration_cast<clock_type::duration>(std::chrono::duration<double>(plan.seconds));
+  }
+  /// Whether the chain goes on.
+  bool done(clock_type::time_point since) {
+    const auto now = clock_type::now();
+    const std::lock_guard hold{lock_};
+    result_.latency_us.push_back(std::chrono::duration<double, std::micro>(now - since).count());
+    if (now < until_)
+      return true;
+    if (--chains_ == 0) {
+      result_.seconds = std::chrono::duration<double>(now - begin_).count();
+      end_.set_value();
+    }
+    return false;
+  }
+  run_result wait() {
+    end_.get_future().wait();
+    return std::move(result_);
+  }
+
+private:
+  std::mutex lock_;
+  size_t chains_;
+  clock_type::time_point begin_, until_;
+  run_result result_;
+  std::promise<void> end_;
+};
+
+tensor_handle activations(int64_t tokens) {
+  tensor_handle made;
+  made.view = kernels::make_tensor(nullptr, kernels::dtype::bf16, {1, tokens, 768});
+  auto bytes = std::make_shared<std::vector<uint8_t>>(made.view.bytes());
+  for (size_t i = 0; i < bytes->size(); ++i)
+    (*bytes)[i] = static_cast<uint8_t>(i * 31 % 60);
+  made.view.data = bytes->data();
+  made.owner = std::move(bytes);
+  return made;
+}
+
+routed_forward call_with(const tensor_handle& hidden) {
+  static std::atomic<uint64_t> number{0};
+  routed_forward call;
+  call.work.header.request_id = "rpc-bench-" + std::to_string(1'000'000 + number++);
+  call.work.header.session_id = std::string(32, '5');
+  call.work.header.architecture_id = "00112233aabbccdd";
+  call.work.layer_begin = 6;
+  call.work.layer_end = 12;
+  call.work.hidden = hidden;
+  return call;
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  std::_Exit(1);
+}
+
+struct driver {
+  caf::actor_system& system;
+  work_link_actor link;
+  peer_address to;
+
+  run_result run(const run_plan& plan, const tensor_handle& hidden) const {
+    const auto clock = std::make_shared<run_clock>(plan);
+    system.spawn([this, plan, clock, hidden](caf::event_based_actor* self) {
+      for (size_t i = 0; i < plan.together; ++i)
+        next(self, clock, hidden);
+    });
+    return clock->wait();
+  }
+  void next(caf::event_based_actor* self, const std::shared_ptr<run_clock>& clock,
+            const tensor_handle& hidden) const {
+    const auto since = clock_type::now();
+    self->request(link, caf::infinite, peer_call<routed_forward>{to, call_with(hidden), 30'000})
+        .then(
+            [this, self, clock, hidden, since](const routed_forward_reply& reply) {
+              if (reply.work.hidden.view.bytes() != hidden.view.bytes())
+                fail("the echo is another");
+              if (clock->done(since))
+                next(self, clock, hidden);
+            },
+            [](const caf::error& why) { fail("a call failed: " + problem_of(why).message); });
+  }
+};
+
+struct bare_client {
+  std::unique_ptr<rpc::raw_stub> stub;
+
+  struct one_call {
+    grpc::ClientContext context;
+    grpc::ByteBuffer reply;
+  };
+  run_result run(const run_plan& plan, const grpc::ByteBuffer& request) const {
+    const auto clock = std::make_shared<run_clock>(plan);
+    for (size_t i = 0; i < plan.together; ++i)
+      next(clock, request);
+    return clock->wait();
+  }
+  void next(const std::shared_ptr<run_clock>& clock, const grpc::ByteBuffer& request) const {
+    const auto since = clock_type::now();
+    auto* const call = new one_call;
+    call->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    stub->UnaryCall(&call->context, forward_path, {}, &request, &call->reply,
+                    [this, call, clock, &request, since](const grpc::Status& status) {
+                      if (!status.ok() || call->reply.Length() != request.Length())
+                        fail("a bare call failed: " + status.error_message());
+                      delete call;
+                      if (clock->done(since))
+                        next(clock, request);
+                    });
+  }
+};
+
+double percentile(std::vector<double> all, double part) {
+  std::sort(all.begin(), all.end());
+  return all.empty()
+             ? 0
+             : all[std::min(all.size() - 1, static_cast<size_t>(part * static_cast<double>(all.size())))];
+}
+
+/// Of each round: median and p99 of latency in microseconds, calls a second.
+struct series {
+  std::vector<double> median_us, p99_us, per_s;
+  void add(const run_result& latency, const run_result& throughput) {
+    median_us.push_back(percentile(latency.latency_us, 0.5));
+    p99_us.push_back(percentile(latency.latency_us, 0.99));
+    per_s.push_back(static_cast<double>(throughput.latency_us.size()) / throughput.seconds);
+  }
+};
+std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> all;
+  for (size_t i = 0; i < a.size(); ++i)
+    all.push_back(a[i] / b[i]);
+  return all;
+}
+double median(const std::vector<double>& all) {
+  return percentile(all, 0.5);
+}
+
+int drive(int rounds, double seconds, const std::string& policy, const std::string& json) {
+  const auto folder = std::filesystem::temp_directory_path() / ("rpc_bench." + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  const auto own = certificate_of(folder / "client");
+  const auto other = certificate_of(folder / "server");
+  int to_child[2], from_child[2];
+  if (::pipe(to_child) != 0 || ::pipe(from_child) != 0)
+    fail("no pipe");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(to_child[0], STDIN_FILENO);
+    ::dup2(from_child[1], STDOUT_FILENO);
+    ::close(to_child[1]);
+    ::close(from_child[0]);
+    const std::string where = folder;
+    ::execl("/proc/self/exe", "rpc_bench", "--policy", policy.c_str(), "--serve", where.c_str(), nullptr);
+    ::_exit(1);
+  }
+  ::close(to_child[0]);
+  ::close(from_child[1]);
+  unsigned ours_port = 0, bare_port = 0;
+  std::FILE* const told = ::fdopen(from_child[0], "r");
+  if (told == nullptr || std::fscanf(told, "%u %u", &ours_port, &bare_port) != 2)
+    fail("the server did not start");
+
+  std::string rows;
+  {
+    config cfg{policy};
+    caf::actor_system system{cfg};
+    const auto link = rpc::spawn_link(system, {own, "main", client_id, std::make_shared<rpc::caller_table>(),
+                                               system_time(), system_random()});
+    const driver ours{system, link, {server_id, "127.0.0.1:" + std::to_string(ours_port), other.sha256}};
+    const bare_client bare{std::make_unique<rpc::raw_stub>(grpc::CreateCustomChannel(
+        "127.0.0.1:" + std::to_string(bare_port),
+        rpc::channel_credentials(own, other.sha256, std::make_shared<rpc::shown_certificate>()),
+        rpc::channel_arguments()))};
+    std::printf("%-12s %10s %10s %8s %10s %10s %8s %10s %10s %8s\n", "bf16", "bare p50", "ours p50", "ratio",
+                "bare p99", "ours p99", "ratio", "bare/s", "ours/s", "ratio");
+    for (const int64_t tokens : {int64_t{1}, int64_t{512}}) {
+      const auto hidden = activations(tokens);
+      grpc::ByteBuffer bytes;
+      if (rpc::write(call_with(hidden), {"rpc-bench-0000000", 30'000}, bytes))
+        fail("the request cannot be written");
+      const run_plan one{1, seconds}, many{outstanding, seconds}, warm{outstanding, seconds / 2};
+      (void)bare.run(warm, bytes);
+      (void)ours.run(warm, hidden);
+      series of_bare, of_ours;
+      for (int round = 0; round < rounds; ++round) {
+        auto bare_one = bare.run(one, bytes);
+        auto ours_one = ours.run(one, hidden);
+        auto bare_many = bare.run(many, bytes);
+        auto ours_many = ours.run(many, hidden);
+        of_bare.add(bare_one, bare_many);
+        of_ours.add(ours_one, ours_many);
+      }
+      const double p50 = median(ratios(of_ours.median_us, of_bare.median_us));
+      const double p99 = median(ratios(of_ours.p99_us, of_bare.p99_us));
+      const double rate = median(ratios(of_ours.per_s, of_bare.per_s));
+      char row[512];
+      std::snprintf(row, sizeof row, "%ldx768", static_cast<long>(tokens));
+      std::printf("%-12s %10.1f %10.1f %8.2f %10.1f %10.1f %8.2f %10.0f %10.0f %8.2f\n", row,
+                  median(of_bare.median_us), median(of_ours.median_us), p50, median(of_bare.p99_us),
+                  median(of_ours.p99_us), p99, median(of_bare.per_s), median(of_ours.per_s), rate);
+      std::snprintf(row, sizeof row,
+                    "%s    {\"tokens\": %ld, \"bytes\": %zu, \"bare_p50_us\": %.1f, \"p50_us\": %.1f, "
+                    "\"p50_ratio\": %.3f, \"bare_p99_us\": %.1f, \"p99_us\": %.1f, \"p99_ratio\": %.3f, "
+                    "\"bare_per_s\": %.0f, \"per_s\": %.0f, \"throughput_ratio\": %.3f}",
+                    rows.empty() ? "" : ",\n", static_cast<long>(tokens), bytes.Length(),
+                    median(of_bare.median_us), median(of_ours.median_us), p50, median(of_bare.p99_us),
+                    median(of_ours.p99_us), p99, median(of_bare.per_s), median(of_ours.per_s), rate);
+      rows += row;
+    }
+    caf::anon_send_exit(link, caf::exit_reason::kill);
+  }
+  ::close(to_child[1]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  std::fclose(told);
+  std::filesystem::remove_all(folder);
+  if (!json.empty())
+    std::ofstream(json) << "{\n  \"policy\": \"" << policy << "\",\n  \"rounds\": " << rounds
+                        << ",\n  \"outstanding\": " << outstanding << ",\n  \"cases\": [\n"
+                        << rows << "\n  ]\n}\n";
+  return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  int rounds = 7;
+  double seconds = 0.5;
+  std::string policy = "stealing", json;
+  rpc::allow_tls_13_only();
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string key = argv[i];
+    if (key == "--serve")
+      return serve(argv[i + 1], policy);
+    if (key == "--rounds")
+      rounds = std::max(1, std::atoi(argv[i + 1]));
+    else if (key == "--seconds")
+      seconds = std::max(0.05, std::atof(argv[i + 1]));
+    else if (key == "--policy")
+      policy = argv[i + 1];
+    else if (key == "--json")
+      json = argv[i + 1];
+    else
+      fail("unknown option " + key);
+  }
+  return drive(rounds, seconds, policy, json);
+}
