@@ -54,8 +54,8 @@ channel_pool::connection channel_pool::to(const peer_address& peer, channel_use 
   } else {
     credentials = grpc::InsecureChannelCredentials();
   }
-  made.open.stub = std::make_shared<raw_stub>(
-      grpc::CreateCustomChannel("dns:///" + peer.address, credentials, channel_arguments()));
+  made.open.channel = grpc::CreateCustomChannel("dns:///" + peer.address, credentials, channel_arguments());
+  made.open.stub = std::make_shared<raw_stub>(made.open.channel);
   return open_.emplace(where, std::move(made)).first->second.open;
 }
 

@@ -4,6 +4,7 @@
 #include "actors/peer_link/peer_link_actor.hpp"
 #include "gateway/grpc/credentials.hpp"
 
+#include <grpcpp/channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/channel_arguments.h>
@@ -32,14 +33,15 @@ grpc::ChannelArguments channel_arguments();
 class channel_pool {
 public:
   struct connection {
-    std::shared_ptr<raw_stub> stub;
+    std::shared_ptr<grpc::Channel> channel;   ///< for streams, which have generated stubs
+    std::shared_ptr<raw_stub> stub;           ///< of it
     std::shared_ptr<shown_certificate> shown; ///< null with grpc.insecure
   };
 
   channel_pool(std::optional<node_certificate> own, time_source_ptr time)
       : own_(std::move(own)), time_(std::move(time)) {}
 
-  connection to(const peer_address& peer, channel_use use);
+  connection to(const peer_address& peer, channel_use use = channel_use::control);
   void forget(const std::string& node_id);
   void close_idle();
   size_t size() const;

@@ -5,6 +5,7 @@
 #include "gateway/grpc/credentials.hpp"
 #include "gateway/grpc/limits.hpp"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -71,6 +72,9 @@ caf::expected<std::unique_ptr<server>> server::start(const server_options& optio
 
 void log_to_node_log() {
   gpr_set_log_function([](gpr_log_func_args* line) { log::debug("grpc", "{}", line->message); });
+  google::protobuf::SetLogHandler([](google::protobuf::LogLevel, const char*, int, const std::string& what) {
+    log::debug("protobuf", "{}", what);
+  });
 }
 
 server::~server() {

@@ -48,7 +48,8 @@ private:
 /// What every server of nodes is set to (spec/grpc-api.md section 1).
 void set_channel_rules(grpc::ServerBuilder& builder);
 
-/// Sends what gRPC has to say to the node's log, as debug lines: it tells of every refused handshake.
+/// Sends what gRPC and protobuf have to say to the node's log, as debug lines: they tell of every refused
+/// handshake and every malformed message.
 void log_to_node_log();
 
 } // namespace neuroshard::rpc

@@ -148,7 +148,7 @@ TEST_CASE("stored replies are small and few") {
 }
 
 TEST_CASE("a caller's certificate is known by its text") {
-  temporary_directory folder;
+  test::temporary_directory folder;
   const auto made = load_or_make_certificate(folder.path());
   REQUIRE(static_cast<bool>(made));
   certificate_hashes hashes;

@@ -1,3 +1,4 @@
+#include "gateway/grpc/server.hpp"
 #include "gateway/grpc/work_codec.hpp"
 #include "tests/gateway/grpc/buffers.hpp"
 #include "tests/gateway/grpc/work_samples.hpp"
@@ -544,6 +545,7 @@ TEST_CASE("bytes changed at random are read or refused, and nothing else") {
   const char* const given = std::getenv("NEUROSHARD_TEST_SEED");
   const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
   MESSAGE("NEUROSHARD_TEST_SEED=", seed);
+  rpc::log_to_node_log();
   std::mt19937_64 rng{seed};
   grpc::ByteBuffer sent;
   REQUIRE_FALSE(rpc::write(sample_forward(), call_header{"0123456789abcdef", 5}, sent));
