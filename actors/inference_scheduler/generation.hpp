@@ -9,6 +9,7 @@
 #include <caf/error.hpp>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,9 +17,16 @@
 
 namespace neuroshard {
 
+/// Layers x tokens that one node, or all nodes of this node's wallet together, did for a generation.
+struct node_work {
+  std::string node_id; ///< empty: this wallet's
+  uint64_t done = 0;
+};
+
 /// One request from its admission to its last word.
 struct generation {
-  enum class stage : uint8_t { admitting, waiting, prefilling, running, ending };
+  /// `routing`: a hop of its route failed, and another way is looked for.
+  enum class stage : uint8_t { admitting, waiting, prefilling, running, routing, ending };
 
   std::string id;
   std::string session_id; ///< new after a rebuild
@@ -39,7 +47,24 @@ struct generation {
   uint64_t model_version = 0;
   uint64_t copy_id = 0; ///< serving copy it is pinned to; 0: not yet known
   model_route route;
+  std::string batch_key;               ///< of the generations it is computed with
   std::optional<caf::error> stop_with; ///< ends with it as soon as no call holds it
+
+  std::vector<std::string> exclude;          ///< nodes that failed it lately
+  std::map<uint32_t, uint32_t> hop_failures; ///< since its last token, by the first layer of the hop
+  std::optional<caf::error> no_route;        ///< why it waits for a route
+  bool route_asked = false;                  ///< an answer about its next route is on the way
+  bool version_gone = false;                 ///< a replica serves newer weights than the ones it began with
+  uint32_t patience = 1;                     ///< times the usual budget, once hops were late
+  uint32_t refused_calls = 0;                ///< in a row, refused for the time being
+  int64_t route_again_us = 0;                ///< when to look for a route again
+  int64_t route_pause_us = 0;                ///< how long it waited for that
+
+  std::vector<node_work> work; ///< since the charge began
+  uint64_t counted = 0;        ///< tokens that `work` and what was free account for
+  bool head_is_own = true;     ///< the node that sampled the last token is of this wallet
+  bool charged_late = false;   ///< free at first, charged from `charged_from` on
+  uint32_t charged_from = 0;   ///< tokens produced before the charge began
 
   int64_t admitted_us = 0;
   int64_t began_us = 0;
@@ -61,6 +86,24 @@ struct generation {
   /// The token at a position.
   int32_t token_at(uint32_t position) const {
     return position < prompt.size() ? prompt[position] : output.produced()[position - prompt.size()];
+  }
+  /// Counts what has been computed since the last time as work of the present route.
+  void count_work() {
+    const uint64_t fresh = positions() - counted;
+    counted = positions();
+    if (fresh == 0)
+      return;
+    for (const auto& hop : route.hops) {
+      const bool own = hop.local || route.own_layers_only;
+      head_is_own = own; // the last one stays
+      const auto& id = own ? std::string() : hop.node_id;
+      auto at = work.begin();
+      while (at != work.end() && at->node_id != id)
+        ++at;
+      if (at == work.end())
+        at = work.insert(at, {id, 0});
+      at->done += fresh * (hop.layer_end - hop.layer_begin);
+    }
   }
   /// How the next token is drawn: the counter is the number of the token, so that a repeated call draws the
   /// same one.

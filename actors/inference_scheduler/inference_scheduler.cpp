@@ -11,7 +11,6 @@ namespace neuroshard {
 namespace {
 
 constexpr auto tick_period = std::chrono::milliseconds(250);
-constexpr auto ledger_timeout = std::chrono::seconds(30);
 constexpr auto hash_timeout = std::chrono::seconds(30);
 constexpr int64_t drain_patience_us = 10'000'000;
 constexpr size_t hashes_max = 16;
@@ -67,30 +66,7 @@ void inference_scheduler_state::finish(generation_ptr g, std::string reason,
   const bool left = failure && code_of(*failure) == errc::cancelled;
   const bool free = g->unheard || (failure && g->output.count() == 0 && !(left && g->began));
   result.failure = std::move(failure);
-  if (free) {
-    self->request(parts.ledger, ledger_timeout, refund_inference{g->id})
-        .then([me = self, g](const refund_result&) { me->state.paid(g, {}); },
-              [me = self, g](const caf::error& e) {
-                log::error(name, "refund-failed id={} why={}", g->id, problem_of(e).message);
-                me->state.paid(g, {}); // it expires by itself
-              });
-    return;
-  }
-  settle_inference bill;
-  bill.request_id = g->id;
-  bill.prompt_tokens = result.prompt_tokens;
-  bill.completion_tokens = result.completion_tokens;
-  bill.driver = options.address;
-  bill.validator = options.address;
-  const uint64_t done =
-      uint64_t{options.layers} * (uint64_t{result.prompt_tokens} + result.completion_tokens);
-  bill.workers.push_back({options.address, done, done, {}});
-  self->request(parts.ledger, ledger_timeout, std::move(bill))
-      .then([me = self, g](const settle_result& settled) { me->state.paid(g, settled.cost); },
-            [me = self, g](const caf::error& e) {
-              log::error(name, "settle-failed id={} why={}", g->id, problem_of(e).message);
-              me->state.paid(g, {});
-            });
+  pay(std::move(g), free);
 }
 
 void inference_scheduler_state::paid(generation_ptr g, neuro_amount cost) {
@@ -142,8 +118,10 @@ void inference_scheduler_state::stop(const generation_ptr& g, caf::error why) {
     return;
   }
   waiting.erase(std::remove(waiting.begin(), waiting.end(), g), waiting.end());
-  for (auto* batch : {&prefilling, &running})
-    batch->erase(std::remove(batch->begin(), batch->end(), g), batch->end());
+  for (auto& [key, batch] : batches) {
+    std::erase(batch.prefilling, g);
+    std::erase(batch.running, g);
+  }
   finish(g, "error", std::move(why));
 }
 
@@ -165,31 +143,46 @@ void inference_scheduler_state::on_tick() {
     if (out_of_patience || now_us >= g->deadline_us)
       late.push_back(g);
   for (const auto& g : late) {
-    if (now_us >= g->deadline_us)
+    if (now_us >= g->deadline_us && g->at == generation::stage::routing && g->no_route)
+      stop(g, *g->no_route);
+    else if (now_us >= g->deadline_us)
       stop(g, refuse(errc::timeout, "the time limit of a generation has passed"));
     else
       stop(g, refuse(errc::draining, "the node is shutting down"));
   }
+  std::vector<generation_ptr> due;
+  for (const auto& [id, g] : all)
+    if (g->at == generation::stage::routing && !g->route_asked && now_us >= g->route_again_us)
+      due.push_back(g);
+  for (const auto& g : due)
+    ask_route(g);
   pump();
 }
 
 void inference_scheduler_state::update_gauges() {
-  const auto asked_for = [](const auto& line) {
-    return static_cast<uint64_t>(
-        std::count_if(line.begin(), line.end(), [](const generation_ptr& g) { return !g->request.own; }));
-  };
-  parts.counters->inference_queued.store(asked_for(waiting), std::memory_order_relaxed);
-  parts.counters->inference_running.store(asked_for(running) + asked_for(prefilling),
-                                          std::memory_order_relaxed);
+  uint64_t queued = 0, running = 0;
+  for (const auto& [id, g] : all) {
+    if (g->request.own || g->at == generation::stage::ending)
+      continue;
+    ++(g->at == generation::stage::waiting ? queued : running);
+  }
+  parts.counters->inference_queued.store(queued, std::memory_order_relaxed);
+  parts.counters->inference_running.store(running, std::memory_order_relaxed);
 }
 
 actor_status inference_scheduler_state::report() const {
+  size_t prefilling = 0, running = 0;
+  for (const auto& [key, batch] : batches) {
+    prefilling += batch.prefilling.size();
+    running += batch.running.size();
+  }
+  const auto routing = std::count_if(
+      all.begin(), all.end(), [](const auto& one) { return one.second->at == generation::stage::routing; });
   actor_status status;
   status.name = name;
-  status.values = {{"waiting", std::to_string(waiting.size())},
-                   {"prefilling", std::to_string(prefilling.size())},
-                   {"running", std::to_string(running.size())},
-                   {"generations", std::to_string(all.size())},
+  status.values = {{"waiting", std::to_string(waiting.size())}, {"prefilling", std::to_string(prefilling)},
+                   {"running", std::to_string(running)},        {"routing", std::to_string(routing)},
+                   {"routes", std::to_string(batches.size())},  {"generations", std::to_string(all.size())},
                    {"draining", draining ? "1" : "0"}};
   return status;
 }

@@ -130,13 +130,14 @@ void inference_scheduler_state::copy_known(generation_ptr g, admission_promise p
 }
 
 void inference_scheduler_state::route_known(generation_ptr g, admission_promise promise, model_route route) {
-  if (route.hops.size() != 1 || !route.hops.front().local) {
+  if (!usable(route)) {
     problem what;
     what.reason = "no_route";
-    what.message = "this node does not hold all layers of the model";
+    what.message = "this node calls no other, and does not hold the first layers of the model itself";
     return not_admitted(std::move(promise), refuse(errc::no_route, std::move(what)));
   }
-  g->route = std::move(route);
+  const uint64_t version = g->model_version;
+  set_route(*g, version, std::move(route));
   if (g->request.own || (g->route.own_layers_only && !options.charge_self))
     return admitted(std::move(g), std::move(promise));
   if (!parts.ledger)

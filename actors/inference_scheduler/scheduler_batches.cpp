@@ -1,9 +1,11 @@
-// The running batch: prefill of what waits, decode of what runs, rows that fail one by one.
-#include "actors/common/log.hpp"
+// The running batches: prefill of what waits, decode of what runs. One batch for each route and version of
+// the weights; each has one prefill and one decode under way.
 #include "actors/inference_scheduler/inference_scheduler.hpp"
+#include "actors/relay/route_hops.hpp"
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 namespace neuroshard {
@@ -12,9 +14,7 @@ namespace {
 
 constexpr auto call_timeout = std::chrono::seconds(60);
 constexpr int64_t call_budget_us = 30'000'000;
-constexpr uint32_t failed_calls_max = 3; ///< for the time being refused, in a row
-constexpr auto retry_delay = std::chrono::milliseconds(50);
-constexpr uint32_t rebuilds_max = 3;
+constexpr auto answer_margin = std::chrono::seconds(2); ///< the relay gives up first
 
 /// i32 [rows, columns] in host memory.
 tensor_handle integer_tensor(std::vector<int32_t> values, int64_t rows, int64_t columns) {
@@ -29,16 +29,100 @@ void erase(std::vector<generation_ptr>& from, const generation_ptr& g) {
   from.erase(std::remove(from.begin(), from.end(), g), from.end());
 }
 
+/// The whole route is this node: nothing can be taken over by another.
+bool here_alone(const model_route& route) {
+  return route.hops.size() == 1 && route.hops.front().local;
+}
+
+/// What came of one row: failed where a row is missing, or the token is none.
+struct row_outcome {
+  row_status status = row_status::ok;
+  std::string node; ///< where it failed; empty: here
+  int32_t token = -1;
+  double logprob = 0;
+};
+
+row_outcome outcome_of(const routed_forward_reply& reply, const model_route& route, size_t row, bool samples,
+                       uint32_t vocab) {
+  const auto& last = route.hops.back();
+  const std::string end = last.local ? std::string() : last.node_id;
+  const auto& work = reply.work;
+  if (row >= work.rows.size())
+    return {row_status::unknown_session, end};
+  if (work.rows[row].status != row_status::ok) {
+    const auto& named = work.rows[row].failed_node;
+    const auto at = std::find_if(route.hops.begin(), route.hops.end(),
+                                 [&](const route_hop& hop) { return hop.node_id == named; });
+    if (at != route.hops.end())
+      return {work.rows[row].status, at->local ? std::string() : named};
+    return {work.rows[row].status, named.empty() || here_alone(route) ? std::string() : end};
+  }
+  if (!samples)
+    return {};
+  row_outcome out;
+  if (row < work.sampled.size())
+    out.token = work.sampled[row];
+  if (row < work.logprobs.size())
+    out.logprob = work.logprobs[row];
+  if (out.token < 0 || static_cast<uint32_t>(out.token) >= vocab || !std::isfinite(out.logprob))
+    return {row_status::unknown_session, end}; // no answer to what was asked
+  return out;
+}
+
 } // namespace
 
-work_header inference_scheduler_state::header_of(const generation& g) const {
+work_header inference_scheduler_state::header_of(const std::vector<generation_ptr>& rows, request_class what,
+                                                 uint32_t positions) const {
+  const auto& first = *rows.front();
   work_header header;
-  header.request_id = g.id;
-  header.session_id = g.session_id;
-  header.model_version = g.model_version;
+  header.request_id = first.id;
+  header.session_id = first.session_id;
+  header.model_version = first.model_version;
   header.architecture_id = options.architecture_id;
-  header.deadline_steady_us = parts.time->steady_us() + call_budget_us;
+  const int64_t now_us = parts.time->steady_us();
+  if (here_alone(first.route)) {
+    header.deadline_steady_us = now_us + call_budget_us;
+    return header;
+  }
+  int64_t budget_us = 0, limit_us = 0;
+  for (const auto& g : rows) {
+    int64_t all_us = 0;
+    for (const auto& hop : g->route.hops) {
+      const int64_t most =
+          what == request_class::decode ? hop_watch::decode_us_max : hop_watch::prefill_us_max;
+      all_us += std::min(most, g->patience * watch.budget_us(hop, what, positions));
+    }
+    budget_us = std::max(budget_us, all_us);
+    limit_us = std::max(limit_us, g->deadline_us);
+  }
+  header.deadline_steady_us = std::min(now_us + budget_us, std::max(limit_us, now_us + 1'000));
   return header;
+}
+
+void inference_scheduler_state::send_along(const model_route& route, forward_request call, answer well,
+                                           failure badly) {
+  const auto& first = route.hops.front();
+  call.layer_begin = first.layer_begin;
+  call.layer_end = first.layer_end;
+  std::chrono::milliseconds patience = call_timeout;
+  if (!here_alone(route)) {
+    const auto left_us = std::max<int64_t>(call.header.deadline_steady_us - parts.time->steady_us(), 1'000);
+    patience = std::chrono::milliseconds(left_us / 1'000) + answer_margin;
+    call.reply_dtype = options.wire;
+  }
+  routed_forward whole{std::move(call), hops_after_first(route), {}};
+  if (first.local) {
+    self->request(parts.relay, patience, std::move(whole)).then(std::move(well), std::move(badly));
+    return;
+  }
+  const auto budget_ms = static_cast<uint32_t>((patience - answer_margin).count());
+  self->request(parts.link, patience,
+                peer_call<routed_forward>{address_of(first), std::move(whole), budget_ms})
+      .then(std::move(well), [badly, id = first.node_id](const caf::error& e) {
+        auto what = problem_of(e);
+        what.details.emplace_back("failed_hop", id); // one that is named already comes first
+        badly(refuse(code_of(e), std::move(what)));
+      });
 }
 
 /// A generation may end in the middle of an answer's rows: what follows from that waits until the answer is
@@ -50,12 +134,18 @@ void inference_scheduler_state::pump_soon() {
 }
 
 void inference_scheduler_state::pump() {
-  if (!prefill_in_flight && prefilling.empty())
-    choose_prefill_group();
-  if (!prefill_in_flight && !prefilling.empty())
-    send_prefill();
-  if (!decode_in_flight && !running.empty())
-    send_decode();
+  choose_prefill_groups();
+  for (auto& [key, batch] : batches) {
+    if (!batch.prefill_in_flight && !batch.prefilling.empty())
+      send_prefill(key, batch);
+    if (!batch.decode_in_flight && !batch.running.empty())
+      send_decode(key, batch);
+  }
+  std::erase_if(batches, [](const auto& one) {
+    const auto& batch = one.second;
+    return batch.prefilling.empty() && batch.running.empty() && !batch.prefill_in_flight &&
+           !batch.decode_in_flight;
+  });
   update_gauges();
   if (!draining || !all.empty() || admitting > 0)
     return;
@@ -64,51 +154,72 @@ void inference_scheduler_state::pump() {
   drains.clear();
 }
 
+/// Generations that hold a cache, or are about to.
+size_t inference_scheduler_state::at_work() const {
+  size_t count = 0;
+  for (const auto& [key, batch] : batches)
+    count += batch.prefilling.size() + batch.running.size();
+  return count;
+}
+
 // ----------------------------------------------------------------------------------------------- prefill
 
-void inference_scheduler_state::choose_prefill_group() {
-  const size_t room = options.batch_max - std::min<size_t>(options.batch_max, running.size());
+void inference_scheduler_state::choose_prefill_groups() {
+  if (waiting.empty())
+    return;
+  const size_t busy = at_work();
+  size_t room = options.batch_max - std::min<size_t>(options.batch_max, busy);
   // What runs keeps the memory that it can come to need: a newcomer waits, so that it never takes the cache
   // of another.
   uint64_t blocks_left = kv_blocks;
-  for (const auto& g : running)
-    blocks_left -= std::min(blocks_left, g->kv_blocks());
-  std::vector<uint32_t> remaining;
+  for (const auto& [key, batch] : batches)
+    for (const auto* part : {&batch.prefilling, &batch.running})
+      for (const auto& g : *part)
+        blocks_left -= std::min(blocks_left, g->kv_blocks());
+  std::map<std::string, std::vector<generation_ptr>> groups;
   for (const auto& g : waiting) {
-    if ((g->needs_room && !running.empty()) || (kv_blocks > 0 && g->kv_blocks() > blocks_left))
+    if ((g->needs_room && busy > 0) || (kv_blocks > 0 && g->kv_blocks() > blocks_left))
       break; // in order: nobody overtakes what waits for memory
     blocks_left -= std::min(blocks_left, g->kv_blocks());
-    remaining.push_back(g->positions() - g->cached);
+    const auto at = batches.find(g->batch_key);
+    if (at == batches.end() || at->second.prefilling.empty())
+      groups[g->batch_key].push_back(g);
   }
-  const auto plan = plan_prefill(remaining, room, options.prefill_chunk);
-  for (size_t i = 0; i < plan.rows; ++i) {
-    auto g = std::move(waiting.front());
-    waiting.pop_front();
-    g->at = generation::stage::prefilling;
-    g->needs_room = false;
-    if (!g->began) {
-      g->began = true;
-      g->began_us = parts.time->steady_us();
+  for (const auto& [key, group] : groups) {
+    std::vector<uint32_t> remaining;
+    for (const auto& g : group)
+      remaining.push_back(g->positions() - g->cached);
+    const auto plan = plan_prefill(remaining, room, options.prefill_chunk);
+    for (size_t i = 0; i < plan.rows; ++i) {
+      const auto& g = group[i];
+      waiting.erase(std::find(waiting.begin(), waiting.end(), g));
+      g->at = generation::stage::prefilling;
+      g->needs_room = false;
+      if (!g->began) {
+        g->began = true;
+        g->began_us = parts.time->steady_us();
+      }
+      batches[key].prefilling.push_back(g);
     }
-    prefilling.push_back(std::move(g));
+    room -= plan.rows;
   }
 }
 
-void inference_scheduler_state::send_prefill() {
+void inference_scheduler_state::send_prefill(const std::string& key, route_batch& batch) {
+  const auto group = batch.prefilling;
   std::vector<uint32_t> remaining;
-  for (const auto& g : prefilling)
+  for (const auto& g : group)
     remaining.push_back(g->positions() - g->cached);
-  const auto plan = plan_prefill(remaining, prefilling.size(), options.prefill_chunk);
+  const auto plan = plan_prefill(remaining, group.size(), options.prefill_chunk);
+  const auto positions = static_cast<uint32_t>(plan.rows) * plan.length;
   forward_request call;
-  call.header = header_of(*prefilling.front());
+  call.header = header_of(group, request_class::prefill, positions);
   call.mode = forward_mode::prefill;
-  call.layer_begin = prefilling.front()->route.hops.front().layer_begin;
-  call.layer_end = prefilling.front()->route.hops.front().layer_end;
   call.apply_head = plan.is_last;
   call.omit_tensors = !plan.is_last;
-  std::vector<int32_t> ids(plan.rows * plan.length, static_cast<int32_t>(text::pad_id));
+  std::vector<int32_t> ids(positions, static_cast<int32_t>(text::pad_id));
   for (size_t i = 0; i < plan.rows; ++i) {
-    auto& g = *prefilling[i];
+    auto& g = *group[i];
     const uint32_t length = std::min(plan.length, remaining[i]);
     for (uint32_t p = 0; p < length; ++p)
       ids[i * plan.length + p] = g.token_at(g.cached + p);
@@ -124,56 +235,68 @@ void inference_scheduler_state::send_prefill() {
     g.in_flight = true;
   }
   call.token_ids = integer_tensor(std::move(ids), static_cast<int64_t>(plan.rows), plan.length);
-  prefill_in_flight = true;
-  self->request(parts.worker, call_timeout, std::move(call))
-      .then([me = self, plan](const forward_reply& reply) { me->state.prefill_answered(plan, reply); },
-            [me = self](const caf::error& e) {
-              me->state.prefill_in_flight = false;
-              me->state.call_failed(std::exchange(me->state.prefilling, {}), e);
-            });
+  batch.prefill_in_flight = true;
+  send_along(
+      group.front()->route, std::move(call),
+      [me = self, key, plan, positions, route = group.front()->route,
+       sent_us = parts.time->steady_us()](const routed_forward_reply& reply) {
+        me->state.hops_answered(route, reply, request_class::prefill, sent_us, positions);
+        me->state.prefill_answered(key, plan, reply);
+      },
+      [me = self, key](const caf::error& e) {
+        auto& failed = me->state.batches.at(key);
+        failed.prefill_in_flight = false;
+        me->state.call_failed(std::exchange(failed.prefilling, {}), e, request_class::prefill);
+      });
 }
 
-void inference_scheduler_state::prefill_answered(const prefill_plan& plan, const forward_reply& reply) {
-  prefill_in_flight = false;
-  failed_calls = 0;
-  auto group = std::exchange(prefilling, {});
+void inference_scheduler_state::prefill_answered(const std::string& key, const prefill_plan& plan,
+                                                 const routed_forward_reply& reply) {
+  auto& batch = batches.at(key);
+  batch.prefill_in_flight = false;
+  const auto group = std::exchange(batch.prefilling, {});
+  failed_nodes failed;
   for (size_t i = 0; i < group.size(); ++i) {
     const auto& g = group[i];
+    const auto out = outcome_of(reply, g->route, i, plan.is_last, parts.tokens.vocab_size());
+    const uint64_t copy = i < reply.work.rows.size() ? reply.work.rows[i].copy_id : 0;
+    const bool pinned_here = g->route.hops.front().local;
     g->in_flight = false;
     if (g->stop_with) {
       finish(g, "error", std::exchange(g->stop_with, std::nullopt));
-    } else if (i >= reply.rows.size() || reply.rows[i].status != row_status::ok) {
-      row_failed(g, i < reply.rows.size() ? reply.rows[i].status : row_status::unknown_session);
-    } else if (g->copy_id != 0 && reply.rows[i].copy_id != g->copy_id) {
+    } else if (out.status != row_status::ok) {
+      row_failed(g, out.status, out.node, failed);
+    } else if (pinned_here && g->copy_id != 0 && copy != g->copy_id) {
       // One generation, one copy of the weights: a rebuild on newer ones would be another text.
       finish(g, "error", refuse(errc::aborted, "the weights of this generation are no longer served"));
     } else {
-      g->copy_id = reply.rows[i].copy_id;
+      g->refused_calls = 0;
+      if (pinned_here)
+        g->copy_id = copy;
       g->cached = std::min(g->cached + plan.length, g->positions());
       if (!plan.is_last) {
-        prefilling.push_back(g);
-      } else if (i < reply.sampled.size() &&
-                 take_token(g, reply.sampled[i], i < reply.logprobs.size() ? reply.logprobs[i] : 0)) {
+        batch.prefilling.push_back(g);
+      } else if (take_token(g, out.token, out.logprob)) {
         g->at = generation::stage::running;
-        running.push_back(g);
+        batch.running.push_back(g);
       }
     }
   }
+  hops_failed(failed, request_class::prefill);
   pump();
 }
 
 // ------------------------------------------------------------------------------------------------ decode
 
-void inference_scheduler_state::send_decode() {
+void inference_scheduler_state::send_decode(const std::string& key, route_batch& batch) {
+  const auto group = batch.running;
   forward_request call;
-  call.header = header_of(*running.front());
+  call.header = header_of(group, request_class::decode, static_cast<uint32_t>(group.size()));
   call.header.session_id.clear();
   call.mode = forward_mode::decode;
-  call.layer_begin = running.front()->route.hops.front().layer_begin;
-  call.layer_end = running.front()->route.hops.front().layer_end;
   call.apply_head = true;
   std::vector<int32_t> ids;
-  for (const auto& g : running) {
+  for (const auto& g : group) {
     ids.push_back(g->token_at(g->cached));
     session_row row;
     row.session_id = g->session_id;
@@ -185,38 +308,47 @@ void inference_scheduler_state::send_decode() {
   }
   const auto rows = static_cast<int64_t>(ids.size());
   call.token_ids = integer_tensor(std::move(ids), rows, 1);
-  decode_in_flight = true;
-  self->request(parts.worker, call_timeout, std::move(call))
-      .then([me = self,
-             group = running](const forward_reply& reply) { me->state.decode_answered(group, reply); },
-            [me = self, group = running](const caf::error& e) {
-              me->state.decode_in_flight = false;
-              for (const auto& g : group)
-                erase(me->state.running, g);
-              me->state.call_failed(group, e);
-            });
+  batch.decode_in_flight = true;
+  send_along(
+      group.front()->route, std::move(call),
+      [me = self, key, group, sent_us = parts.time->steady_us()](const routed_forward_reply& reply) {
+        me->state.hops_answered(group.front()->route, reply, request_class::decode, sent_us,
+                                static_cast<uint32_t>(group.size()));
+        me->state.decode_answered(key, group, reply);
+      },
+      [me = self, key, group](const caf::error& e) {
+        auto& failed = me->state.batches.at(key);
+        failed.decode_in_flight = false;
+        for (const auto& g : group)
+          erase(failed.running, g);
+        me->state.call_failed(group, e, request_class::decode);
+      });
 }
 
-void inference_scheduler_state::decode_answered(const std::vector<generation_ptr>& rows,
-                                                const forward_reply& reply) {
-  decode_in_flight = false;
-  failed_calls = 0;
+void inference_scheduler_state::decode_answered(const std::string& key,
+                                                const std::vector<generation_ptr>& rows,
+                                                const routed_forward_reply& reply) {
+  auto& batch = batches.at(key);
+  batch.decode_in_flight = false;
+  failed_nodes failed;
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto& g = rows[i];
+    const auto out = outcome_of(reply, g->route, i, true, parts.tokens.vocab_size());
     g->in_flight = false;
     if (g->stop_with) {
-      erase(running, g);
+      erase(batch.running, g);
       finish(g, "error", std::exchange(g->stop_with, std::nullopt));
-    } else if (i >= reply.rows.size() || i >= reply.sampled.size() ||
-               reply.rows[i].status != row_status::ok) {
-      erase(running, g);
-      row_failed(g, i < reply.rows.size() ? reply.rows[i].status : row_status::unknown_session);
+    } else if (out.status != row_status::ok) {
+      erase(batch.running, g);
+      row_failed(g, out.status, out.node, failed);
     } else {
+      g->refused_calls = 0;
       ++g->cached;
-      if (!take_token(g, reply.sampled[i], i < reply.logprobs.size() ? reply.logprobs[i] : 0))
-        erase(running, g);
+      if (!take_token(g, out.token, out.logprob))
+        erase(batch.running, g);
     }
   }
+  hops_failed(failed, request_class::decode);
   pump();
 }
 
@@ -227,6 +359,9 @@ bool inference_scheduler_state::take_token(const generation_ptr& g, int32_t toke
   }
   const uint32_t before = g->output.count();
   auto frame = g->output.accept(token, logprob);
+  g->count_work();
+  g->hop_failures.clear();
+  g->route_pause_us = 0;
   if (!g->request.own)
     parts.counters->inference_tokens.fetch_add(g->output.count() - before, std::memory_order_relaxed);
   if (frame)
@@ -236,89 +371,6 @@ bool inference_scheduler_state::take_token(const generation_ptr& g, int32_t toke
     return true;
   finish(g, g->output.end() == completion_end::length ? "length" : "stop", std::nullopt);
   return false;
-}
-
-// ---------------------------------------------------------------------------------------------- failures
-
-void inference_scheduler_state::call_failed(const std::vector<generation_ptr>& rows, const caf::error& why) {
-  const auto code = code_of(why);
-  const auto what = problem_of(why);
-  const bool newer = code == errc::failed_precondition && what.reason == "model_version";
-  const bool for_now =
-      (code == errc::overloaded || code == errc::timeout) && ++failed_calls <= failed_calls_max;
-  for (const auto& g : rows) {
-    g->in_flight = false;
-    if (g->stop_with)
-      finish(g, "error", std::exchange(g->stop_with, std::nullopt));
-    else if (newer && g->output.count() == 0 && g->rebuilds < rebuilds_max) {
-      // The weights were changed between admission and prefill; nothing of it has been computed on the old
-      // ones.
-      for (const auto& [key, value] : what.details)
-        if (const auto* version = std::get_if<int64_t>(&value); key == "model_version" && version != nullptr)
-          g->model_version = static_cast<uint64_t>(*version);
-      rebuild(g, false);
-    } else if (for_now) {
-      rebuild(g, false);
-    } else {
-      finish(g, "error", why);
-    }
-  }
-  if (for_now)
-    self->delayed_send(self, retry_delay, pump_atom_v); // the queue there needs a moment
-  else
-    pump();
-}
-
-void inference_scheduler_state::row_failed(const generation_ptr& g, row_status status) {
-  switch (status) {
-  case row_status::no_memory:
-    // Another generation that ends gives its cache back; alone there is nothing to wait for.
-    if (!running.empty() && g->rebuilds < rebuilds_max)
-      return rebuild(g, true);
-    return finish(g, "error",
-                  refuse(errc::overloaded, "no memory for the keys and values of this generation"));
-  case row_status::unknown_session:
-  case row_status::cache_mismatch:
-  case row_status::evicted:
-    if (g->rebuilds < rebuilds_max)
-      return rebuild(g, false);
-    return finish(g, "error", refuse(errc::aborted, "the session of this generation was lost"));
-  case row_status::ok:
-    break;
-  }
-  finish(g, "error", refuse(errc::internal, "the layer worker's answer does not fit the request"));
-}
-
-void inference_scheduler_state::rebuild(const generation_ptr& g, bool needs_room) {
-  close_session(*g);
-  ++g->rebuilds;
-  g->session_id = random_hex(*parts.random, 16);
-  g->session_open = false;
-  g->cached = 0;
-  if (g->output.count() == 0)
-    g->copy_id = 0; // nothing has been said yet: it may begin again with newer weights
-  g->needs_room = needs_room;
-  g->at = generation::stage::waiting;
-  waiting.push_front(g);
-}
-
-void inference_scheduler_state::close_session(const generation& g) {
-  if (!g.session_open)
-    return;
-  forward_request call;
-  call.header = header_of(g);
-  call.header.deadline_steady_us = 0;
-  call.mode = forward_mode::decode;
-  call.layer_begin = g.route.hops.front().layer_begin;
-  call.layer_end = g.route.hops.front().layer_end;
-  session_row row;
-  row.session_id = g.session_id;
-  row.request_id = g.id;
-  row.close = true;
-  call.rows.push_back(std::move(row));
-  self->request(parts.worker, call_timeout, std::move(call))
-      .then([](const forward_reply&) {},
-            [](const caf::error& e) { log::debug(name, "close-failed why={}", problem_of(e).message); });
 }
 
 } // namespace neuroshard

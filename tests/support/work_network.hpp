@@ -3,6 +3,7 @@
 #include "actors/relay/relay.hpp"
 
 #include <caf/typed_event_based_actor.hpp>
+#include <caf/typed_response_promise.hpp>
 
 #include <functional>
 #include <map>
@@ -17,11 +18,16 @@ namespace neuroshard::test {
 struct work_network {
   std::map<std::string, relay_actor> relays; ///< by host:port
   std::set<std::string> down;                ///< addresses that nobody reaches
+  std::set<std::string> stopped;             ///< addresses that take a call and never answer
+  std::vector<caf::typed_response_promise<routed_forward_reply>> unanswered;
+  time_source_ptr time; ///< where set, a call's deadline is what its budget leaves, as over a network
   peer_list_ptr peers = std::make_shared<peer_list>();
   std::vector<std::string> calls; ///< "<mode or action> <caller>-><address>", in order
   /// Looks at, and may change, what is sent; false loses it.
   std::function<bool(const std::string& address, routed_forward&)> on_forward;
   std::function<bool(const std::string& address, routed_backward&)> on_backward;
+  /// Looks at, and may change, what a Forward is answered with; false loses it.
+  std::function<bool(const std::string& address, routed_forward_reply&)> on_answer;
 
   static std::string address_of(size_t index) { return "10.0.0." + std::to_string(index + 1) + ":9000"; }
   static std::string id_of(size_t index) { return std::string(31, '0') + std::to_string(index + 1); }
@@ -60,7 +66,26 @@ inline work_link_actor::behavior_type network_work_link(work_link_actor::pointer
             (network->on_forward && !network->on_forward(call.to.address, call.what)))
           return unreachable();
         call.what.from.node_id = own_id;
-        return self->delegate(at->second, std::move(call.what));
+        if (network->time)
+          call.what.work.header.deadline_steady_us =
+              network->time->steady_us() + int64_t{call.budget_ms} * 1'000;
+        if (network->stopped.contains(call.to.address)) {
+          network->unanswered.push_back(self->make_response_promise<routed_forward_reply>());
+          return network->unanswered.back();
+        }
+        if (!network->on_answer)
+          return self->delegate(at->second, std::move(call.what));
+        auto promise = self->make_response_promise<routed_forward_reply>();
+        self->request(at->second, caf::infinite, std::move(call.what))
+            .then(
+                [=, address = call.to.address](routed_forward_reply& reply) mutable {
+                  if (network->on_answer && !network->on_answer(address, reply))
+                    promise.deliver(unreachable());
+                  else
+                    promise.deliver(std::move(reply));
+                },
+                [=](caf::error& why) mutable { promise.deliver(std::move(why)); });
+        return promise;
       },
       [=](peer_call<routed_backward>& call) -> caf::result<routed_backward_reply> {
         network->calls.push_back("backward" + std::to_string(static_cast<int>(call.what.work.action)) + " " +

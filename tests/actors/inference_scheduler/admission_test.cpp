@@ -100,6 +100,7 @@ TEST_CASE_FIXTURE(scheduler_fixture, "a full queue says overloaded, and when to 
   keep(silent);
   inference_parts parts;
   parts.worker = caf::actor_cast<layer_worker_actor>(silent);
+  parts.relay = relay_to(parts.worker);
   parts.time = clock;
   parts.random = std::make_shared<counting_random>();
   parts.counters = counters;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/inference_scheduler/inference_scheduler.hpp"
+#include "actors/relay/relay.hpp"
 #include "tests/support/ask.hpp"
 #include "tests/support/deterministic_fixture.hpp"
 #include "tests/support/manual_clock.hpp"
@@ -92,6 +93,7 @@ inline ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, ledger
       [](drain_atom) -> caf::result<void> { return caf::unit; },
       [](tick_atom) {},
       [](const commit_group&) {},
+      [](const group_written&) {},
   };
 }
 
@@ -100,7 +102,9 @@ inline ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, ledger
 struct scheduler_fixture
     : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
                     caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_ledger,
-                    caf::id_block::neuroshard_peer_manager, caf::id_block::neuroshard_inference_scheduler> {
+                    caf::id_block::neuroshard_peer_manager, caf::id_block::neuroshard_peer_link,
+                    caf::id_block::neuroshard_relay, caf::id_block::neuroshard_work_link,
+                    caf::id_block::neuroshard_inference_scheduler> {
   std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
   counters_ptr counters = std::make_shared<node_counters>();
   worker_script_ptr script = std::make_shared<worker_script>();
@@ -170,9 +174,14 @@ struct scheduler_fixture
     return reply;
   }
 
+  relay_actor relay_to(const layer_worker_actor& worker) {
+    return keep(sys.spawn(relay, relay_options{std::string(32, '1'), 256},
+                          relay_parts{worker, {}, {}, time_source_ptr{clock}}));
+  }
   inference_scheduler_actor make(bool with_ledger = true) {
     inference_parts parts;
     parts.worker = keep(sys.spawn(scripted_worker, script));
+    parts.relay = relay_to(parts.worker);
     if (with_ledger)
       parts.ledger = keep(sys.spawn(scripted_ledger, money));
     parts.tokens = tokens;
