@@ -19,6 +19,9 @@ constexpr uint32_t call_budget_ms = 5'000;
 constexpr uint32_t leave_budget_ms = 1'000;
 constexpr int64_t search_every_us = 30 * second_us;
 constexpr int64_t seed_wait_max_us = 60 * second_us;
+/// A stored peer that does not answer is asked now and then for as long as it is kept.
+constexpr uint32_t stored_tries = 10;
+constexpr int64_t stored_wait_us = 600 * second_us;
 constexpr size_t agreeing_observers = 2;
 constexpr size_t observers_max = 64;
 
@@ -46,6 +49,7 @@ void peer_manager_state::start(peer_manager_parts with, peer_manager_options how
   started_us = parts.time->steady_us();
   if (parts.identity)
     sign_own();
+  begin_store();
 }
 
 void peer_manager_state::sign_own() {
@@ -184,6 +188,7 @@ void peer_manager_state::left(const leave_request& from) {
   if (!table.leave(from.from.node_id, parts.time->steady_us()))
     return;
   log::info(name, "peer-left node={}", from.from.node_id);
+  gone(from.from.node_id, parts.time->steady_us() + seed_wait_max_us); // it needs a while to end
   scores.forget(from.from.node_id);
   if (parts.link)
     self->send(parts.link, forget_peer{from.from.node_id});
@@ -205,6 +210,13 @@ void peer_manager_state::hop_ended(const hop_outcome& of) {
     scores.note(of, parts.time->steady_us());
 }
 
+/// Others place, route and compare by this: they hear of it with the next tick, not the next heartbeat.
+static bool matters_at_once(const node_description& was, const node_description& is) {
+  return was.layer_begin != is.layer_begin || was.layer_end != is.layer_end ||
+         was.has_embedding != is.has_embedding || was.has_lm_head != is.has_lm_head ||
+         was.accepting != is.accepting || was.model_version != is.model_version || was.units != is.units;
+}
+
 void peer_manager_state::tick() {
   if (!connected_to_others() || leaving)
     return;
@@ -214,23 +226,36 @@ void peer_manager_state::tick() {
     if (change.to != peer_state::dead)
       continue;
     seen_as.erase(change.node_id);
+    gone(change.node_id, now_us);
     scores.forget(change.node_id);
     self->send(parts.link, forget_peer{change.node_id});
   }
   if (parts.refresh) {
     auto now = table.own();
     parts.refresh(now, training);
+    const bool urgent = matters_at_once(table.own(), now);
     change_own(std::move(now));
+    if (urgent)
+      for (const auto& [id, peer] : table.entries())
+        table.find(id)->next_call_us = now_us;
   }
   try_seeds(now_us);
+  try_stored(now_us);
   call_peers(now_us);
   search(now_us);
+  keep_stored(now_us);
+  keep_directory(now_us);
   keep_map(now_us);
 }
 
 peer_manager_state::seed* peer_manager_state::seed_at(std::string_view address) {
   const auto at = std::find_if(seeds.begin(), seeds.end(), [&](auto& one) { return one.address == address; });
-  return at == seeds.end() ? nullptr : &*at;
+  if (at != seeds.end())
+    return &*at;
+  for (auto& [id, one] : stored)
+    if (one.at.address == address && one.at.asked)
+      return &one.at;
+  return nullptr;
 }
 
 void peer_manager_state::try_seeds(int64_t now_us) {
@@ -286,6 +311,12 @@ void peer_manager_state::announce_to(const peer_address& to, std::string seed_ad
                 seed->asked = false;
                 seed->next_try_us =
                     now_us + std::min(seed_wait_max_us, second_us << std::min(seed->tries, 6U));
+                if (seed < seeds.data() || seed >= seeds.data() + seeds.size()) { // of the stored table
+                  if (++seed->tries >= stored_tries)
+                    seed->next_try_us = now_us + stored_wait_us;
+                  log::debug(name, "stored-peer-not-met address={} why=\"{}\"", seed_address, what.message);
+                  return;
+                }
                 // Once, and then only now and then: a seed may be down for days.
                 if (seed->tries++ % 10 == 0)
                   log::warn(name, "seed-not-joined address={} why=\"{}\"", seed_address, what.message);
@@ -392,6 +423,8 @@ void peer_manager_state::search(int64_t now_us) {
   if (now_us < next_search_us || table.entries().size() >= options.peers_min)
     return;
   next_search_us = now_us + search_every_us;
+  if (parts.directory)
+    parts.directory->look();
   std::vector<const std::pair<const std::string, peer_table::entry>*> online;
   for (const auto& one : table.entries())
     if (one.second.state == peer_state::online && !address_of_peer(one.second).empty())
@@ -433,6 +466,12 @@ void peer_manager_state::leave(caf::typed_response_promise<caf::unit_t> done) {
                   peer_call<leave_request>{std::move(to), {{}, "shutdown"}, leave_budget_ms})
         .then(answered, [answered](const caf::error&) { answered(); });
   }
+  if (store) {
+    ++*open;
+    self->request(store, caf::infinite, what_to_store()).then(answered, [answered](const caf::error&) {
+      answered();
+    });
+  }
   answered();
 }
 
@@ -457,6 +496,8 @@ peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_poin
       [self](const hop_outcome& of) { self->state.hop_ended(of); },
       [self](publish_sink& sink) { self->state.publish_sinks[sink.kind] = std::move(sink.to); },
       [self](publish_own& what) { self->state.publish_of_own(what.kind, std::move(what.blob)); },
+      [self](const found_record& what) { self->state.found_in_directory(what); },
+      [self](const seen_in_directory& as) { self->state.told_own_host("the directory", as.host); },
       [self](announce_request& from) { return self->state.announced(from); },
       [self](const heartbeat_request& from) { return self->state.heartbeat(from); },
       [self](const leave_request& from) { self->state.left(from); },

@@ -3,7 +3,9 @@
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
 #include "actors/peer_link/peer_link_actor.hpp"
+#include "actors/peer_manager/peer_directory.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
+#include "actors/peer_manager/peer_store.hpp"
 #include "actors/peer_manager/peer_table.hpp"
 #include "actors/peer_manager/placement.hpp"
 
@@ -34,6 +36,8 @@ struct peer_manager_parts {
   std::function<void(const placement_changed&)> placed = {};
   /// Whether an outer exchange is under way: no ranges are moved then. Empty: never.
   std::function<bool()> exchanging = {};
+  /// Null: peers are found through each other alone.
+  std::shared_ptr<peer_directory> directory = {};
 };
 
 struct peer_manager_options {
@@ -43,6 +47,8 @@ struct peer_manager_options {
   std::string architecture;            ///< canonical JSON, for the layer map
   std::string network_parameters;      ///< canonical JSON, for the layer map of a network that begins here
   std::vector<std::string> seed_peers; ///< host:port
+  std::vector<stored_peer> stored;     ///< met in an earlier life; tried where seeds are not enough
+  std::string store_path;              ///< peers.json; empty: nothing is stored
   size_t peers_min = 8;                ///< below it others are asked whom they know
   size_t peers_max = 64;               ///< nodes it keeps in touch with
   bool may_listen_anywhere = true; ///< the gRPC address is a wildcard: others must tell what this node's is
@@ -60,17 +66,30 @@ struct peer_manager_state {
     uint32_t tries = 0;
     bool asked = false; ///< an announcement is under way
   };
+  /// A node that was met once, by its id: an address to try again when it is gone.
+  struct met_once {
+    seed at;
+    int64_t seen_unix_us = 0;
+  };
 
   pointer self = nullptr;
   peer_manager_parts parts;
   peer_manager_options options;
   peer_table table;
   std::vector<seed> seeds;
+  std::map<std::string, met_once, std::less<>> stored; ///< at most store_rules::peers_max
+  peer_store_actor store;                              ///< null: nothing is stored
+  bool stored_changed = false;
+  int64_t next_store_us = 0;
   signed_node_ptr own;                                     ///< as last signed
   std::map<std::string, std::string, std::less<>> seen_as; ///< own host, by the node that said so
   training_report training;
   int64_t next_search_us = 0;
   bool leaving = false;
+
+  uint64_t left_sequence = 0; ///< of the record as last left in the directory
+  int64_t next_publish_us = 0;
+  std::map<std::string, std::pair<uint64_t, int64_t>> found; ///< sequence, since when it is known from there
 
   int64_t started_us = 0;
   int64_t met_us = 0; ///< when the first other node was met; 0: none yet
@@ -97,9 +116,12 @@ struct peer_manager_state {
   caf::result<get_layer_map_reply> layer_map_for(const get_layer_map_request& from) const;
   caf::result<publish_reply> publish(publish_request& from);
   void publish_of_own(publish_kind kind, signed_blob blob);
+  void found_in_directory(const found_record& what);
   void leave(caf::typed_response_promise<caf::unit_t> done);
   void tick();
   actor_status status() const;
+
+  void told_own_host(const std::string& by, const std::string& host);
 
 private:
   bool connected_to_others() const noexcept { return parts.link && parts.identity; }
@@ -107,7 +129,6 @@ private:
   /// The record in a request of the node that stands at the other end.
   caf::expected<signed_node_ptr> met(const signed_blob& node, const connection_end& end);
   void learn(std::vector<signed_blob>& records, std::string_view from);
-  void told_own_host(const std::string& by, const std::string& host);
   void try_seeds(int64_t now_us);
   void call_peers(int64_t now_us);
   void announce_to(const peer_address& to, std::string seed_address);
@@ -116,6 +137,15 @@ private:
   void heartbeat_to(const std::string& node_id, peer_table::entry& peer);
   void search(int64_t now_us);
   seed* seed_at(std::string_view address);
+
+  // peer_manager_store.cpp
+  void begin_store();
+  void try_stored(int64_t now_us);
+  void keep_stored(int64_t now_us);
+  void gone(const std::string& node_id, int64_t next_try_us);
+  write_peers what_to_store() const;
+  void enter_directory(std::string_view address);
+  void keep_directory(int64_t now_us);
 
   // peer_manager_map.cpp
   std::vector<keeper_candidate> keeper_candidates() const;

@@ -64,6 +64,14 @@ struct publish_sink {
   publish_kind kind{};
   publish_listener to;
 };
+/// A serialized SignedBlob that stood in the directory; whoever left it there may be anybody.
+struct found_record {
+  std::string bytes;
+};
+/// The directory's nodes see this one at that address.
+struct seen_in_directory {
+  std::string host;
+};
 /// Publishes something of this node's own, signed by it.
 struct publish_own {
   publish_kind kind{};
@@ -94,6 +102,8 @@ CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::hop_outcome))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::published))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::publish_sink))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::publish_own))
+CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::found_record))
+CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::seen_in_directory))
 CAF_ADD_ATOM(neuroshard_peer_manager, neuroshard, peers_atom, "peers")
 CAF_ADD_ATOM(neuroshard_peer_manager, neuroshard, leave_atom, "leave")
 CAF_END_TYPE_ID_BLOCK(neuroshard_peer_manager)
@@ -118,6 +128,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::hop_outcome)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::published)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::publish_sink)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::publish_own)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::found_record)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::seen_in_directory)
 
 namespace neuroshard {
 
@@ -132,6 +144,8 @@ using peer_manager_actor = caf::typed_actor<
     caf::reacts_to<hop_outcome>,
     // Who hears what is published, and publishing.
     caf::reacts_to<publish_sink>, caf::replies_to<publish_own>::with<void>,
+    // What the directory has to say.
+    caf::reacts_to<found_record>, caf::reacts_to<seen_in_directory>,
     // What other nodes ask (spec/grpc-api.md section 5).
     caf::replies_to<announce_request>::with<announce_reply>,
     caf::replies_to<heartbeat_request>::with<heartbeat_reply>, caf::replies_to<leave_request>::with<void>,

@@ -7,6 +7,7 @@
 #include "tests/support/peer_network.hpp"
 #include "tests/support/test.hpp"
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,8 @@ inline node_description description_of(const node_identity& who, const std::stri
 /// Peer managers on one network, one clock.
 struct peer_fixture
     : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
-                    caf::id_block::neuroshard_peer_manager, caf::id_block::neuroshard_peer_link> {
+                    caf::id_block::neuroshard_peer_manager, caf::id_block::neuroshard_peer_link,
+                    caf::id_block::neuroshard_peer_store> {
   struct member {
     std::shared_ptr<const node_identity> who;
     std::string address;
@@ -50,6 +52,8 @@ struct peer_fixture
   std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
   peer_network_ptr network = std::make_shared<peer_network>();
   std::vector<member> members;
+  /// Changes what the next nodes are made of.
+  std::function<void(peer_manager_parts&, peer_manager_options&)> adjust;
 
   /// A node at 10.0.0.<number>; `names_host` false: it must be told its own address.
   member& join(unsigned number, std::vector<std::string> seeds, bool names_host = true,
@@ -65,9 +69,10 @@ struct peer_fixture
     options.total_layers = 6;
     options.seed_peers = std::move(seeds);
     const auto link = keep(sys.spawn(network_link, network, made.address));
-    made.manager = keep(sys.spawn(
-        peer_manager, peer_manager_parts{link, made.who, clock, std::make_shared<counting_random>(number)},
-        options));
+    peer_manager_parts parts{link, made.who, clock, std::make_shared<counting_random>(number)};
+    if (adjust)
+      adjust(parts, options);
+    made.manager = keep(sys.spawn(peer_manager, std::move(parts), options));
     network->hosts[made.address] = {
         made.manager, made.who->node_id(), made.address, options.own.tls_cert_sha256, {}};
     members.push_back(made);
