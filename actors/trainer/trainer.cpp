@@ -61,6 +61,7 @@ void trainer_state::adopt(const restored& from) {
   unproven.begin(state.inner_step, state.outer_model_hash, std::exchange(state.unclaimed, {}));
   checkpoint_step = state.inner_step;
   refreshed_step = state.inner_step;
+  round_begun = false;
   outer_saves.clear();
   if (!from.found)
     return;
@@ -269,6 +270,7 @@ trainer_actor::behavior_type trainer(trainer_state::pointer self, trainer_option
       },
       [self](const take_work& most) { return self->state.unproven.offer(most.tokens_max, most.steps_max); },
       [self](const work_proven& done) { self->state.unproven.proven(done.step_begin, done.step_end); },
+      [self](const round_ends& over) { self->state.round_ended_by_other(over.round); },
       [self](const checkpoint_saved& saved) { self->state.save_ended(saved.inner_step, &saved); },
       [self](const checkpoint_failed& failed) {
         log::warn(self->state.name, "checkpoint-failed step={} why={}", failed.inner_step, failed.message);

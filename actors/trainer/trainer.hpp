@@ -3,6 +3,7 @@
 #include "actors/checkpointer/checkpointer_actor.hpp"
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
+#include "actors/gradient_exchanger/gradient_exchanger_actor.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/ledger/ledger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
@@ -55,6 +56,10 @@ struct trainer_options {
 /// Who finds ways through the model; a part of the peer manager's interface.
 using route_finder_actor = caf::typed_actor<caf::replies_to<route_request>::with<model_route>>;
 
+/// The outer loop, as the trainer needs it.
+using outer_loop_actor = caf::typed_actor<caf::replies_to<begin_round>::with<void>,
+                                          caf::replies_to<finish_round>::with<round_outcome>>;
+
 /// What the trainer works with.
 struct trainer_parts {
   layer_worker_actor worker;
@@ -64,6 +69,7 @@ struct trainer_parts {
   ledger_actor ledger;       ///< may be null: nothing is proven or rewarded
   proof_keeper_actor keeper; ///< may be null
   route_finder_actor peers;  ///< may be null: alone
+  outer_loop_actor outer;    ///< may be null: a round ends with the weights it has
   std::shared_ptr<const text::data_loader>
       data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
@@ -71,6 +77,9 @@ struct trainer_parts {
   /// Training was asked for on a stage that only serves: makes the group anew with a stage that trains. May
   /// be empty; must not block.
   std::function<void()> renew;
+  /// Whether other nodes hold parts of the model: then the serving copies are those of outer steps. Any
+  /// thread, quick. May be empty: alone.
+  std::function<bool()> shared;
   /// Told after every step and at every change; called in the trainer's thread, must not block. May be empty.
   std::function<void(const training_progress_ptr&)> published;
 };
@@ -110,6 +119,12 @@ struct trainer_state {
   bool waits_for_route = false;          ///< nobody holds some layer, or who does is busy; `error` says why
   int64_t route_again_us = 0;
   bool bound = false;
+  bool round_begun = false;    ///< the outer loop knows where this round begins
+  uint64_t round_over = 0;     ///< the round that another driver has ended; 0: none
+  int64_t round_over_us = 0;   ///< when it was heard
+  uint64_t tokens_at_base = 0; ///< tokens_trained when the round began
+  uint64_t optimizer_at_base = 0;
+  double round_loss_sum = 0;
   std::optional<step_in_hand> step;
   uint32_t failures_of_step = 0;
   uint32_t nonfinite_in_row = 0;
@@ -168,6 +183,17 @@ struct trainer_state {
   void find_route();
   void bind();
   void end_round();
+  bool round_is_over() const;
+
+  // the round in the outer loop (trainer_rounds.cpp)
+  void begin_round_at_base();
+  void round_ended_by_other(uint64_t round);
+  void leave_round();
+  void await_release();
+  void share_of_follower();
+  void finish_round_with(uint32_t inner_steps);
+  void outer_step_taken(const round_outcome& outcome);
+  bool serves_inner_weights() const { return !parts.shared || !parts.shared(); }
   void save(const std::string& reason);
   void be_lean();
   void not_saved(uint64_t inner_step);

@@ -2,6 +2,7 @@
 
 #include "actors/checkpointer/checkpointer_actor.hpp"
 #include "actors/common/actor_status.hpp"
+#include "actors/gradient_exchanger/gradient_exchanger_actor.hpp"
 #include "actors/ledger/ledger_types.hpp"
 
 #include <caf/allowed_unsafe_message_type.hpp>
@@ -125,6 +126,8 @@ using trainer_actor = caf::typed_actor<
     caf::replies_to<stop_training>::with<void>,
     // What the proof keeper proves.
     caf::replies_to<take_work>::with<offered_work>, caf::reacts_to<work_proven>,
+    // Another driver has ended the round.
+    caf::reacts_to<round_ends>,
     // Outcomes of its checkpoints.
     caf::reacts_to<checkpoint_saved>, caf::reacts_to<checkpoint_failed>,
     // Internal: the next step; time-driven duties.

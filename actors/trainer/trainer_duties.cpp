@@ -96,13 +96,17 @@ bool trainer_state::do_next_duty() {
   }
   if (stopping)
     return false;
-  if (state.inner_step - state.round_first_step >= options.diloco_steps) {
+  if (round_is_over()) {
     end_round();
     return true;
   }
   if (outer_checkpoint_due) {
     outer_checkpoint_due = false;
     save("outer");
+    return true;
+  }
+  if (!round_begun && parts.outer) {
+    begin_round_at_base();
     return true;
   }
   // What is held out of a mirror may come later; then it is measured at once.
@@ -120,7 +124,7 @@ bool trainer_state::do_next_duty() {
     return true;
   }
   if (!options.enabled || !options.drives || !parts.data) {
-    if (state.inner_step == refreshed_step)
+    if (state.inner_step == refreshed_step || !serves_inner_weights())
       return false;
     refresh(true, false); // who pauses the training is answered by what it has come to
     return true;
@@ -129,7 +133,8 @@ bool trainer_state::do_next_duty() {
     save("step");
     return true;
   }
-  if (state.inner_step != refreshed_step && now_us - refreshed_us >= int64_t{options.refresh_s} * 1'000'000)
+  if (serves_inner_weights() && state.inner_step != refreshed_step &&
+      now_us - refreshed_us >= int64_t{options.refresh_s} * 1'000'000)
     refresh(false, false); // ordered before the next micro-batch by the worker; nobody waits
   if (route.hops.empty()) {
     if (waits_for_route && now_us < route_again_us)
@@ -166,9 +171,16 @@ void trainer_state::apply_patch() {
   patch.batch_size.reset();
 }
 
+bool trainer_state::round_is_over() const {
+  return round_over > state.outer_step ||
+         (options.drives && state.inner_step - state.round_first_step >= options.diloco_steps);
+}
+
 /// Alone a round ends with the weights it has: bookkeeping, a checkpoint, a serving copy of the new version,
 /// the held-out loss.
 void trainer_state::end_round() {
+  if (parts.outer)
+    return leave_round();
   ++state.outer_step;
   state.round_first_step = state.inner_step;
   state.inner_steps = 0;

@@ -248,6 +248,7 @@ void trainer_state::committed(const backward_reply& reply) {
   ++state.committed_steps;
   state.optimizer_step = reply.report.optimizer_step;
   state.tokens_trained += labels;
+  round_loss_sum += *last_loss;
   tokens_seen_here += labels;
   parts.counters->training_steps.fetch_add(1, std::memory_order_relaxed);
   parts.counters->training_tokens.fetch_add(labels, std::memory_order_relaxed);
