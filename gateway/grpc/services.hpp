@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/checkpointer/checkpoint_stream_actor.hpp"
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
@@ -32,6 +33,10 @@ struct service_parts {
   certificate_hashes certificates;
   relay_actor relay;                ///< null: Forward and Backward are not implemented
   std::unique_ptr<reply_desk> desk; ///< null where there is no relay
+  // Set before the server starts; null: GetCheckpoint, or PutCheckpoint, is not implemented.
+  checkpoint_server_actor checkpoints;
+  checkpoint_receiver_actor uploads;
+  int64_t stream_silence_ms = neuroshard::stream_silence_ms; ///< after which a stream is ended
 
   service_parts(caf::actor_system& system, peer_manager_actor peers, std::shared_ptr<caller_table> callers,
                 std::string network, bool insecure, counters_ptr counters, time_source_ptr time,
@@ -57,7 +62,7 @@ private:
 
 /// Membership: Announce, Heartbeat, Leave, FindPeers.
 std::unique_ptr<grpc::Service> membership_service(service_parts& parts);
-/// NeuroShard: Ping, Forward, Backward.
+/// NeuroShard: Ping, Forward, Backward, GetCheckpoint, PutCheckpoint.
 std::unique_ptr<grpc::Service> work_service(service_parts& parts);
 
 } // namespace neuroshard::rpc

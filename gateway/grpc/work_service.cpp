@@ -1,3 +1,4 @@
+#include "gateway/grpc/checkpoint_service.hpp"
 #include "gateway/grpc/membership_codec.hpp"
 #include "gateway/grpc/unary.hpp"
 #include "gateway/grpc/work_codec.hpp"
@@ -10,7 +11,8 @@ namespace neuroshard::rpc {
 namespace {
 
 using work_raw = NeuroShard::WithRawCallbackMethod_Ping<NeuroShard::WithRawCallbackMethod_Forward<
-    NeuroShard::WithRawCallbackMethod_Backward<NeuroShard::Service>>>;
+    NeuroShard::WithRawCallbackMethod_Backward<NeuroShard::WithCallbackMethod_GetCheckpoint<
+        NeuroShard::WithCallbackMethod_PutCheckpoint<NeuroShard::Service>>>>>;
 
 class work_calls final : public work_raw {
 public:
@@ -33,6 +35,14 @@ public:
   grpc::ServerUnaryReactor* Backward(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
                                      grpc::ByteBuffer* out) override {
     return relay<routed_backward, routed_backward_reply>(context, in, out, "Backward");
+  }
+  grpc::ServerWriteReactor<CheckpointChunk>* GetCheckpoint(grpc::CallbackServerContext* context,
+                                                           const GetCheckpointRequest* request) override {
+    return serve_get_checkpoint(parts_, context, request);
+  }
+  grpc::ServerReadReactor<CheckpointChunk>* PutCheckpoint(grpc::CallbackServerContext* context,
+                                                          PutCheckpointResponse* response) override {
+    return serve_put_checkpoint(parts_, context, response);
   }
 
 private:
