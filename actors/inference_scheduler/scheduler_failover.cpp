@@ -30,14 +30,14 @@ std::string detail_of(const problem& what, const char* name) {
 }
 
 /// The place of the node in the route that a failed call is laid to; nothing: this node. A failed hop that is
-/// not on the route is the word of the one behind this node.
+/// not on the route, or is the driver itself, is the word of the one behind it.
 std::optional<size_t> place_of_failure(const model_route& route, const problem& what) {
   const auto named = detail_of(what, "failed_hop");
   if (named.empty())
     return std::nullopt;
   std::optional<size_t> nearest;
   for (size_t i = 0; i < route.hops.size(); ++i) {
-    if (route.hops[i].node_id == named)
+    if (route.hops[i].node_id == named && !(route.hops[i].local && i == 0))
       return route.hops[i].local ? std::nullopt : std::optional(i);
     if (!route.hops[i].local && !nearest)
       nearest = i;
@@ -148,7 +148,8 @@ void inference_scheduler_state::call_failed(const std::vector<generation_ptr>& r
 void inference_scheduler_state::row_failed(const generation_ptr& g, row_status status,
                                            const std::string& node, failed_nodes& failed) {
   if (!node.empty()) {
-    failed.insert(node);
+    if (status != row_status::no_memory) // full is not unwell
+      failed.insert(node);
     return fail_over(g, node,
                      status == row_status::no_memory
                          ? refuse(errc::overloaded, "a node has no memory for the keys and values")

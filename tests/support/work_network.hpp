@@ -26,6 +26,8 @@ struct work_network {
   /// Looks at, and may change, what is sent; false loses it.
   std::function<bool(const std::string& address, routed_forward&)> on_forward;
   std::function<bool(const std::string& address, routed_backward&)> on_backward;
+  /// Refuses a Forward in the place of the node asked; empty: it does not.
+  std::function<caf::error(const std::string& address, const routed_forward&)> refuses;
   /// Looks at, and may change, what a Forward is answered with; false loses it.
   std::function<bool(const std::string& address, routed_forward_reply&)> on_answer;
 
@@ -69,6 +71,9 @@ inline work_link_actor::behavior_type network_work_link(work_link_actor::pointer
         if (network->time)
           call.what.work.header.deadline_steady_us =
               network->time->steady_us() + int64_t{call.budget_ms} * 1'000;
+        if (network->refuses)
+          if (auto why = network->refuses(call.to.address, call.what))
+            return why;
         if (network->stopped.contains(call.to.address)) {
           network->unanswered.push_back(self->make_response_promise<routed_forward_reply>());
           return network->unanswered.back();

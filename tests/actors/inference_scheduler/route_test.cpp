@@ -331,6 +331,32 @@ TEST_CASE("a hop that answers with what cannot be is left") {
   CHECK(f.asked_for.back().exclude.size() == 1);
 }
 
+TEST_CASE("a hop that refuses a call is replaced, whatever its reason and whomever it names") {
+  const auto text = undisturbed();
+  for (const auto code : {errc::not_found, errc::failed_precondition, errc::aborted, errc::unavailable,
+                          errc::overloaded, errc::timeout, errc::internal, errc::forbidden, errc::draining})
+    for (const std::string named : {"", "0", "f"})
+      for (int at : {0, 1, 5}) {
+        INFO("code " << to_string(code) << " named " << named << " call " << at);
+        route_generation_fixture f;
+        f.spawn();
+        int calls = 0;
+        f.network->refuses = [&](const std::string& to, const routed_forward& call) -> caf::error {
+          if (to != f.address(1) || !has_tokens(call) || calls++ < at)
+            return {};
+          problem what;
+          if (!named.empty())
+            what.details = {{"failed_hop", named == "0" ? work_network::id_of(0) : std::string(32, 'f')}};
+          return refuse(code, std::move(what));
+        };
+        auto sink = f.start();
+        CHECK(f.run({sink}) == 0);
+        check_whole(*sink, text);
+        CHECK(f.failed_outcomes(1) == 1);
+        CHECK(calls == at + 1);
+      }
+}
+
 TEST_CASE("activations that a hop refuses are laid to the one that sent them") {
   const auto text = undisturbed();
   route_generation_fixture f;
