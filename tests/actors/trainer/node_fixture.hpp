@@ -93,7 +93,8 @@ struct node_fixture
                     caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer,
                     caf::id_block::neuroshard_ledger, caf::id_block::neuroshard_peer_manager,
                     caf::id_block::neuroshard_peer_link, caf::id_block::neuroshard_relay,
-                    caf::id_block::neuroshard_work_link, caf::id_block::neuroshard_trainer> {
+                    caf::id_block::neuroshard_work_link, caf::id_block::neuroshard_gradient_exchanger,
+                    caf::id_block::neuroshard_trainer> {
   temporary_directory root;
   std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
   counters_ptr counters = std::make_shared<node_counters>();
@@ -116,6 +117,8 @@ struct node_fixture
   size_t stages = 1;
   work_network_ptr network = std::make_shared<work_network>();
   std::vector<layer_worker_actor> others; ///< the workers of the further stages
+  outer_loop_actor outer;                 ///< null: none
+  bool shared = false;                    ///< others hold parts of the model
   int renewals = 0;                       ///< how often the trainer asked for a stage that trains
   std::function<void(const training_progress&)> watch;
 
@@ -180,6 +183,8 @@ struct node_fixture
     }
     parts.worker = asked;
     parts.relay = hop;
+    parts.outer = outer;
+    parts.shared = [this] { return shared; };
     parts.checkpointer = saver;
     parts.ledger = ledger;
     parts.data = data;
