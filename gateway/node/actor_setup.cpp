@@ -1,5 +1,6 @@
 #include "gateway/node/actor_setup.hpp"
 
+#include "actors/peer_manager/peer_store.hpp"
 #include "actors/supervisor/supervisor_actor.hpp"
 #include "gateway/grpc/link.hpp"
 #include "gateway/http/bridge.hpp"
@@ -19,6 +20,7 @@ actor_setup::actor_setup(int64_t threads) {
   add_message_types<caf::id_block::neuroshard_telemetry>();
   add_message_types<caf::id_block::neuroshard_rate_limiter>();
   add_message_types<caf::id_block::neuroshard_peer_manager>();
+  add_message_types<caf::id_block::neuroshard_peer_store>();
   add_message_types<caf::id_block::neuroshard_peer_link>();
   add_message_types<caf::id_block::neuroshard_grpc_link>();
   add_message_types<caf::id_block::neuroshard_relay>();
@@ -26,6 +28,9 @@ actor_setup::actor_setup(int64_t threads) {
   add_message_types<caf::id_block::neuroshard_proof_keeper>();
   add_message_types<caf::id_block::neuroshard_supervisor>();
   add_message_types<caf::id_block::neuroshard_http>();
+  // Work-stealing threads look for work at intervals of up to 10 ms when there was none for a while: as long
+  // would the next token of a chain of nodes wait. Threads that share one queue are woken.
+  set("scheduler.policy", caf::atom("sharing"));
   set("scheduler.max-threads", static_cast<size_t>(threads));
 }
 
