@@ -190,6 +190,7 @@ struct cutting_proxy {
   std::function<size_t()> after;
   std::atomic<bool> stopping{false};
   std::atomic<int> cut{0};
+  std::atomic<int> open{-1}; ///< the connection that passes now; the client keeps it when it is done
   std::thread runs;
 
   cutting_proxy(uint16_t target, std::function<size_t()> bytes) : to(target), after(std::move(bytes)) {
@@ -207,6 +208,8 @@ struct cutting_proxy {
   ~cutting_proxy() {
     stopping = true;
     ::shutdown(listener, SHUT_RDWR);
+    if (const int now = open; now >= 0)
+      ::shutdown(now, SHUT_RDWR);
     runs.join();
     ::close(listener);
   }
@@ -220,8 +223,12 @@ struct cutting_proxy {
       at.sin_family = AF_INET;
       at.sin_port = htons(to);
       at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-      if (::connect(far, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0)
-        pass(near, far);
+      if (::connect(far, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0) {
+        open = far;
+        if (!stopping)
+          pass(near, far);
+        open = -1;
+      }
       ::close(near);
       ::close(far);
     }
