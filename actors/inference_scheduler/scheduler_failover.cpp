@@ -269,13 +269,13 @@ void inference_scheduler_state::wait_for_route(const generation_ptr& g, const ca
   g->at = generation::stage::routing;
   if (code_of(why) == errc::no_route) {
     g->no_route = why;
+    g->exclude.clear(); // they may be well again
   } else {
     auto what = problem_of(why);
     what.reason = "no_route";
     what.message = "no route through the model works: " + what.message;
     g->no_route = refuse(errc::no_route, std::move(what));
   }
-  g->exclude.clear(); // they may be well again
   g->hop_failures.clear();
   g->version_gone = false;
   g->route_pause_us = std::clamp(2 * g->route_pause_us, pause_us_min, pause_us_max);

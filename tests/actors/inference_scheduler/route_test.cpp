@@ -192,6 +192,20 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("of many dead replicas a few are tried at a time, and the one that lives is found") {
+  const auto text = undisturbed();
+  route_generation_fixture f;
+  f.ranges = {{0, 1}, {1, 2}, {1, 2}, {1, 2}, {1, 2}, {1, 2}, {1, 2}, {2, 3}};
+  f.spawn();
+  for (size_t node = 1; node < 6; ++node)
+    f.network->down.insert(f.address(node));
+  auto sink = f.start();
+  f.sched.run();
+  CHECK(f.network->calls.size() == 4 + 4); // each refused call, and the close of the hop behind
+  CHECK(f.run({sink}) <= 1'000'000);
+  check_whole(*sink, text);
+}
+
 TEST_CASE("a generation is cancelled at any moment of a failover") {
   for (int step = 0; step < 60; ++step) {
     INFO("step " << step);
