@@ -245,6 +245,7 @@ outcome through_actor(const std::string& path, const options& o) {
   config.add_message_types<caf::id_block::neuroshard_status>();
   config.add_message_types<caf::id_block::neuroshard_ledger>();
   // The callers are one actor: further threads would only take turns looking for work.
+  config.set("scheduler.policy", caf::atom("sharing")); // as the node has it
   config.set("scheduler.max-threads", size_t{1});
   caf::actor_system system(config);
   const ledger_actor ledger = spawn_ledger(system, setup.open(), setup.options);
