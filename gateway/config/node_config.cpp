@@ -45,6 +45,10 @@ int64_t grpc_port(const node_config& c) noexcept {
   return c.port + 1000;
 }
 
+bool takes_layers(const node_config& c) noexcept {
+  return !c.observer && !c.tracker_mode;
+}
+
 int64_t dht_port(const node_config& c) noexcept {
   if (!c.dht.enabled)
     return 0;

@@ -196,6 +196,8 @@ machine_facts read_machine_facts(const std::string& path);
 int64_t effective_cpu_threads(const node_config& c, const machine_facts& machine) noexcept;
 /// HTTP port + 1000, always.
 int64_t grpc_port(const node_config& c) noexcept;
+/// False for observers and trackers: they hold no part of the model, and so neither train nor serve.
+bool takes_layers(const node_config& c) noexcept;
 /// The DHT's UDP port; 0 when the DHT is off, or when HTTP port + 2000 would be above 65535 (warn then).
 int64_t dht_port(const node_config& c) noexcept;
 /// Whether the HTTP address is this machine alone.

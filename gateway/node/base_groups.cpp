@@ -61,10 +61,15 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
   options.total_layers = static_cast<uint32_t>(plan.shape.num_layers);
   options.network_parameters = network_parameters(*config);
   options.seed_peers = config->seed_peers;
+  if (!config->tracker.empty())
+    options.seed_peers.push_back(config->tracker);
+  options.store_path = plan.paths.peers();
+  options.stored = read_peers_file(options.store_path, plan.time->unix_us());
   options.peers_min = static_cast<size_t>(config->peers.min);
   options.peers_max = static_cast<size_t>(config->peers.max);
   peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random};
   parts.placed = plan.placed;
+  parts.directory = plan.directory;
   parts.refresh = [board = plan.board, held = plan.held](node_description& own, training_report& training) {
     const auto now = board->read();
     const auto& t = *now->training;

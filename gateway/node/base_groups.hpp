@@ -13,6 +13,7 @@
 #include "gateway/grpc/link.hpp"
 #include "kernels/model/architecture.hpp"
 
+#include "actors/peer_manager/peer_directory.hpp"
 #include "actors/peer_manager/placement.hpp"
 #include "gateway/node/held_board.hpp"
 
@@ -34,6 +35,7 @@ struct base_plan {
   bool bf16 = false;                                    ///< weights are computed with in bf16
   node_description self;                                ///< what this node says of itself to peers
   rpc::link_options link;
+  std::shared_ptr<peer_directory> directory; ///< null: no DHT
   ledger_options book;
   std::shared_ptr<ledger_reader> reader;
   snapshot_board_ptr board;

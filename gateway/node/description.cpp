@@ -25,12 +25,13 @@ node_description describe(const node_identity& who, const node_config& c, const 
   d.grpc_port = static_cast<uint32_t>(c.announce_port > 0 ? c.announce_port : grpc_port(c));
   d.http_port = http_is_loopback(c) ? 0 : static_cast<uint32_t>(c.port);
   d.sequence = static_cast<uint64_t>(system_time()->unix_us());
-  d.roles = {node_role::driver, node_role::validator, node_role::worker};
+  if (takes_layers(c))
+    d.roles = {node_role::driver, node_role::validator, node_role::worker};
   d.max_layers = static_cast<uint32_t>(c.peers.max_layers);
-  d.memory_total_mb = offered_mb(c, on);
+  d.memory_total_mb = takes_layers(c) ? offered_mb(c, on) : 0;
   d.device = on.ops().name;
   d.accepting = true;
-  d.training = c.training.enabled;
+  d.training = c.training.enabled && takes_layers(c);
   d.architecture_id = model::architecture_id(a);
   d.software_version = NEUROSHARD_VERSION;
   return d;
@@ -49,9 +50,9 @@ node_snapshot first_snapshot(const node_identity& who, const node_config& c, con
   first.identity.hidden_dim = static_cast<uint32_t>(a.hidden_dim);
   first.identity.parameters = static_cast<uint64_t>(a.parameters());
   first.identity.context_length = static_cast<uint32_t>(a.max_seq_len);
-  first.memory_offered_mb = offered_mb(c, on);
+  first.memory_offered_mb = takes_layers(c) ? offered_mb(c, on) : 0;
   training_progress idle;
-  idle.enabled = c.training.enabled;
+  idle.enabled = c.training.enabled && takes_layers(c);
   idle.diloco_steps = static_cast<uint64_t>(c.training.diloco_steps);
   first.training = std::make_shared<const training_progress>(std::move(idle));
   first.peers = std::make_shared<const peer_list>();

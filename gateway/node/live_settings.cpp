@@ -42,7 +42,7 @@ void live_settings::replace(node_config next) {
 
 void live_settings::tell(const node_config& before, const node_config& after) {
   if (before.training.enabled != after.training.enabled)
-    caf::anon_send(to_.actors.trainer, set_training{after.training.enabled && !after.observer});
+    caf::anon_send(to_.actors.trainer, set_training{after.training.enabled && takes_layers(after)});
   training_patch training;
   if (before.training.learning_rate != after.training.learning_rate) {
     training.learning_rate = after.training.learning_rate;

@@ -9,6 +9,7 @@
 #include "gateway/config/console.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/logging.hpp"
+#include "gateway/dht/dht_node.hpp"
 #include "gateway/grpc/credentials.hpp"
 #include "gateway/grpc/server.hpp"
 #include "gateway/http/server.hpp"
@@ -81,6 +82,7 @@ private:
   std::optional<start_error> start_ledger(const economics_params& params);
   std::optional<start_error> start_http();
   std::optional<start_error> start_grpc();
+  void start_dht();
   std::shared_ptr<const base_plan> plan_base();
   start_result<done> start_group_now(start_group plan);
   void announce();
@@ -127,6 +129,7 @@ private:
   std::optional<rpc::node_certificate> certificate_; ///< nothing: grpc.insecure
   std::shared_ptr<rpc::caller_table> callers_ = std::make_shared<rpc::caller_table>();
   std::unique_ptr<rpc::server> grpc_;
+  std::shared_ptr<dht_node> dht_; ///< null: off
   std::unique_ptr<http::server> server_;
   std::unique_ptr<console_feed> feed_;
   std::atomic<bool> cancel_preparation_{false};
@@ -170,7 +173,7 @@ std::optional<start_error> node::start() {
   for (const auto& note : loaded_.notes)
     log::warn("config", "{}", note);
 
-  if (c.training.enabled && !c.observer && c.data.corpus.empty() && c.data.shards.empty())
+  if (c.training.enabled && takes_layers(c) && c.data.corpus.empty() && c.data.shards.empty())
     return start_error{exit_code::bad_configuration, "data.corpus: nothing to train on; give a text file or "
                                                      "directory (--set data.corpus=PATH), or --no-training"};
   if (!c.data.corpus.empty() && c.data.shards.empty() && c.training.enabled &&
@@ -226,6 +229,7 @@ std::optional<start_error> node::start() {
   fronts_ = make_fronts(*system_);
   supervisor_ = system_->spawn(supervisor, fronts_, time_, counters_);
 
+  start_dht();
   for (auto& group : base_groups(plan_base(), std::move(book_), fronts_))
     if (auto started = start_group_now(std::move(group)); !started)
       return started.error();
@@ -237,7 +241,10 @@ std::optional<start_error> node::start() {
   settings_->connect({fronts_, &*log_, server_.get()});
   feed_ = std::make_unique<console_feed>(console_, board_, fronts_.scheduler, time_);
   announce();
-  prepare_data();
+  if (takes_layers(c))
+    prepare_data();
+  else // there is nothing to wait for
+    caf::anon_send(fronts_.telemetry, state_changed{node_state::running});
   return {};
 }
 
@@ -266,6 +273,7 @@ std::shared_ptr<const base_plan> node::plan_base() {
   if (certificate_)
     plan->self.tls_cert_sha256 = certificate_->sha256;
   plan->link = {certificate_, loaded_.config.network, who_.identity->node_id(), callers_, time_, random_};
+  plan->directory = dht_;
   plan->book = book_options_;
   plan->reader = reader_;
   plan->board = board_;
@@ -361,6 +369,34 @@ std::optional<start_error> node::start_grpc() {
   return {};
 }
 
+/// Without it a node finds others through its seeds, so a port that is in use ends nothing.
+void node::start_dht() {
+  const auto& c = loaded_.config;
+  const auto port = dht_port(c);
+  if (port == 0) {
+    if (c.dht.enabled)
+      log::warn("dht", "off why=\"port + 2000 is above 65535; set dht.port\"");
+    return;
+  }
+  dht_options how;
+  how.host = c.grpc_host;
+  how.port = static_cast<uint16_t>(port);
+  how.network = c.network;
+  how.found = [to = fronts_.peers](std::string record) {
+    caf::anon_send(to, found_record{std::move(record)});
+  };
+  how.seen_as = [to = fronts_.peers](std::string host) {
+    caf::anon_send(to, seen_in_directory{std::move(host)});
+  };
+  auto started = dht_node::start(std::move(how));
+  if (!started) {
+    log::warn("dht", "off why=\"{}\"", problem_of(started.error()).message);
+    return;
+  }
+  dht_ = std::move(*started);
+  log::info("dht", "listening address={}:{}", c.grpc_host, port);
+}
+
 void node::announce() {
   const auto& c = loaded_.config;
   const auto& paths = directory_->paths();
@@ -378,7 +414,7 @@ void node::announce() {
                              compute_type(c, *device_) == kernels::dtype::bf16 ? "bf16" : "f32");
   banner.corpus = c.data.shards.empty() ? c.data.corpus : text::shown_url(c.data.shards);
   banner.log_file = paths.log();
-  banner.training = c.training.enabled && !c.observer;
+  banner.training = c.training.enabled && takes_layers(c);
   banner.tls = !c.api.tls_cert.empty();
   console_->block(render_banner(banner));
   show_words();
@@ -496,7 +532,7 @@ void node::start_model() {
 /// Another part of the model is to be held: training comes to a step boundary and a checkpoint, and the
 /// model's actors are made anew.
 void node::placed(const placement_changed& what) {
-  if (stop_signal_ != 0)
+  if (stop_signal_ != 0 || !takes_layers(loaded_.config))
     return;
   if (what.other_architecture) {
     log::warn("node", "stays-out why=\"the network has another architecture\" own={} network={}",
@@ -607,6 +643,8 @@ void node::shut_down() {
     server_->stop(2000);
   server_.reset();
   grpc_.reset();
+  if (dht_)
+    dht_->stop();
   supervisor_ = supervisor_actor{};
   fronts_ = node_actors{};
   feed_.reset();

@@ -203,6 +203,12 @@ TEST_CASE("ports follow the HTTP port") {
   CHECK(dht_port(c) == 5);
   c.dht.enabled = false;
   CHECK(dht_port(c) == 0);
+  CHECK(takes_layers(c));
+  c.tracker_mode = true;
+  CHECK_FALSE(takes_layers(c));
+  c.tracker_mode = false;
+  c.observer = true;
+  CHECK_FALSE(takes_layers(c));
   CHECK(http_is_loopback(c));
   for (const char* host : {"127.3.2.1", "::1", "localhost", "::ffff:127.0.0.1"})
     CHECK(is_loopback_host(host));
