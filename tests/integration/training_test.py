@@ -192,19 +192,28 @@ class Training(Typed):
         self.assertEqual(node.terminate(), 0)
 
     def test_a_node_without_text_serves_and_says_why_it_does_not_train(self):
-        for flag in ("--no-training", "--observer"):
-            with self.subTest(flag=flag):
-                node = self.node(flag.strip("-"), corpus=False).start(flag).wait_up()
-                self.assertEqual(node.status()["status"], "running")
-                answer = node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 4, "temperature": 0})
-                self.assertEqual(answer.status, 200, answer.body)
-                self.assertEqual(node.request("PATCH", "/api/v1/config", {"training": {"enabled": True}}).status, 200)
-                if flag == "--no-training":
-                    wait_for(lambda: "nothing to train on" in node.log(), 10, "the reason in the log", node)
-                self.assertEqual(node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 4}).status, 200)
-                self.assertEqual((node.step(), node.status()["status"]), (0, "running"))
-                self.assertTrue(node.get("/api/v1/health").json()["healthy"])
-                self.assertEqual(node.terminate(), 0)
+        node = self.node(corpus=False).start("--no-training").wait_up()
+        self.assertEqual(node.status()["status"], "running")
+        answer = node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 4, "temperature": 0})
+        self.assertEqual(answer.status, 200, answer.body)
+        self.assertEqual(node.request("PATCH", "/api/v1/config", {"training": {"enabled": True}}).status, 200)
+        wait_for(lambda: "nothing to train on" in node.log(), 10, "the reason in the log", node)
+        self.assertEqual(node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 4}).status, 200)
+        self.assertEqual((node.step(), node.status()["status"]), (0, "running"))
+        self.assertTrue(node.get("/api/v1/health").json()["healthy"])
+        self.assertEqual(node.terminate(), 0)
+
+    def test_an_observer_holds_no_layers_and_answers_what_it_can(self):
+        node = self.node(corpus=False).start("--observer").wait_up()
+        self.assertEqual(node.request("PATCH", "/api/v1/config", {"training": {"enabled": True}}).status, 200)
+        status, layers = node.status(), node.get("/api/v1/layers").json()
+        self.assertEqual((status["status"], status["training"]["enabled"]), ("running", False))
+        self.assertEqual((layers["layers"], layers["my_layer_count"]), ([], 0))
+        answer = node.post("/api/v1/inference", {"prompt": "the", "max_tokens": 4})
+        self.assertEqual((answer.status, answer.details["reason"]), (500, "not_ready"), answer.body)
+        self.assertTrue(node.get("/api/v1/health").json()["healthy"], node.get("/api/v1/health").body)
+        self.assertEqual(node.terminate(), 0)
+        self.assertEqual(node.checkpoints(), [])
 
     def test_a_node_begun_without_training_holds_only_what_it_serves_and_trains_when_told_to(self):
         node = self.node().start("--no-training").wait_up()
