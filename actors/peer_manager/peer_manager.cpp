@@ -200,6 +200,10 @@ caf::result<model_route> peer_manager_state::route(const route_request& wanted) 
   uint64_t random = 0;
   parts.random->fill(&random, sizeof random);
   auto found = table.route(wanted, scores, parts.time->steady_us(), random);
+  if (!found) { // what this node itself holds may be newer than the last tick
+    refresh_own();
+    found = table.route(wanted, scores, parts.time->steady_us(), random);
+  }
   if (!found)
     return found.error();
   return std::move(*found);
@@ -217,6 +221,19 @@ static bool matters_at_once(const node_description& was, const node_description&
          was.accepting != is.accepting || was.model_version != is.model_version || was.units != is.units;
 }
 
+void peer_manager_state::refresh_own() {
+  if (!parts.refresh)
+    return;
+  const int64_t now_us = parts.time->steady_us();
+  auto now = table.own();
+  parts.refresh(now, training);
+  const bool urgent = matters_at_once(table.own(), now);
+  change_own(std::move(now));
+  if (urgent)
+    for (const auto& [id, peer] : table.entries())
+      table.find(id)->next_call_us = now_us;
+}
+
 void peer_manager_state::tick() {
   if (!connected_to_others() || leaving)
     return;
@@ -230,15 +247,7 @@ void peer_manager_state::tick() {
     scores.forget(change.node_id);
     self->send(parts.link, forget_peer{change.node_id});
   }
-  if (parts.refresh) {
-    auto now = table.own();
-    parts.refresh(now, training);
-    const bool urgent = matters_at_once(table.own(), now);
-    change_own(std::move(now));
-    if (urgent)
-      for (const auto& [id, peer] : table.entries())
-        table.find(id)->next_call_us = now_us;
-  }
+  refresh_own();
   try_seeds(now_us);
   try_stored(now_us);
   call_peers(now_us);

@@ -126,6 +126,7 @@ struct peer_manager_state {
 private:
   bool connected_to_others() const noexcept { return parts.link && parts.identity; }
   void sign_own();
+  void refresh_own();
   /// The record in a request of the node that stands at the other end.
   caf::expected<signed_node_ptr> met(const signed_blob& node, const connection_end& end);
   void learn(std::vector<signed_blob>& records, std::string_view from);

@@ -183,3 +183,24 @@ TEST_CASE_FIXTURE(rediscovery_fixture, "strangers from the directory do not fill
     find(a, record_of(i));
   CHECK(peers(a).size() == 128);
 }
+
+TEST_CASE_FIXTURE(rediscovery_fixture,
+                  "a route goes over what this node holds now, not as of the last tick") {
+  auto loaded = std::make_shared<bool>(false);
+  adjust = [loaded](peer_manager_parts& parts, peer_manager_options& options) {
+    options.own.layer_end = 0;
+    options.own.has_embedding = options.own.has_lm_head = false;
+    parts.refresh = [loaded](node_description& own, training_report&) {
+      own.layer_end = *loaded ? 6 : 0;
+      own.has_embedding = own.has_lm_head = *loaded;
+    };
+  };
+  const auto a = join(1, {});
+  run_s(2);
+  CHECK(ask<model_route>(*this, a.manager, route_request{}).code() == errc::no_route);
+  *loaded = true;
+  const auto route = ask<model_route>(*this, a.manager, route_request{});
+  REQUIRE(static_cast<bool>(route));
+  REQUIRE(route->hops.size() == 1);
+  CHECK(route->hops[0].local);
+}
