@@ -59,6 +59,10 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
   options.own = plan.self;
   options.own.sequence = static_cast<uint64_t>(plan.time->unix_us());
   options.total_layers = static_cast<uint32_t>(plan.shape.num_layers);
+  options.costs = costs_in_cohort(static_cast<uint64_t>(plan.shape.layer_parameters()),
+                                  static_cast<uint64_t>(plan.shape.embed_parameters()),
+                                  static_cast<uint64_t>(plan.shape.head_parameters()), plan.bf16);
+  options.architecture = model::canonical_json(plan.shape);
   options.network_parameters = network_parameters(*config);
   options.seed_peers = config->seed_peers;
   if (!config->tracker.empty())
@@ -76,7 +80,8 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
     own.training = t.running;
     own.model_version = t.outer_step;
     own.accepting = now->state == node_state::running || now->state == node_state::training;
-    const auto range = own.accepting ? held->read().value_or(held_range{}) : held_range{};
+    // Told also while it is loaded: `accepting` says whether it can be used.
+    const auto range = held->read().value_or(held_range{});
     own.layer_begin = range.begin;
     own.layer_end = range.end;
     own.has_embedding = range.embed;
