@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/common/actor_status.hpp"
+#include "actors/common/tensor_handle.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 
 #include <caf/allowed_unsafe_message_type.hpp>
@@ -56,6 +57,26 @@ struct round_ends {
 };
 using round_listener = caf::typed_actor<caf::reacts_to<round_ends>>;
 
+/// What a checkpoint keeps of the outer loop: f32 tensors in host memory named diloco.v/, diloco.r/ and
+/// diloco.w0/ before the parameter's name (spec/model.md section 10); those of a unit that are all zero, or
+/// not held, are left out.
+struct outer_tensor {
+  std::string name;
+  tensor_handle value;
+};
+struct outer_tensors {
+  std::vector<outer_tensor> tensors;
+};
+/// Asks for them. They do not change while no finish_round is under way.
+struct read_outer_state {};
+/// Replaces them all: resume, and resync (then without diloco.r/, which clears the residuals). The round
+/// under way, if any, is forgotten. The next begin_round takes w0 from here where all of a unit is given: the
+/// worker holds weights of the middle of that round. Refusal: invalid_request naming the tensor;
+/// failed_precondition while finish_round is under way.
+struct restore_outer_state {
+  std::vector<outer_tensor> tensors;
+};
+
 /// ExchangeGradient of the gRPC page, as the actors see it.
 enum class exchange_result : uint8_t {
   accepted = 1,
@@ -93,7 +114,13 @@ CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::round_outcome))
 CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::round_ends))
 CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::exchange_request))
 CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::exchange_reply))
+CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::read_outer_state))
+CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::restore_outer_state))
+CAF_ADD_TYPE_ID(neuroshard_gradient_exchanger, (neuroshard::outer_tensors))
 CAF_END_TYPE_ID_BLOCK(neuroshard_gradient_exchanger)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::read_outer_state)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::restore_outer_state)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::outer_tensors)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::begin_round)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::finish_round)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::round_outcome)
@@ -106,6 +133,8 @@ namespace neuroshard {
 using gradient_exchanger_actor = caf::typed_actor<
     // Where rounds begin and end, told by the trainer.
     caf::replies_to<begin_round>::with<void>, caf::replies_to<finish_round>::with<round_outcome>,
+    // What checkpoints keep of it.
+    caf::replies_to<read_outer_state>::with<outer_tensors>, caf::replies_to<restore_outer_state>::with<void>,
     // What other members ask.
     caf::replies_to<exchange_request>::with<exchange_reply>,
     // RoundEnd and DeltaSet, as the peer manager hears them.
