@@ -1,6 +1,7 @@
 #include "gateway/grpc/link.hpp"
 
 #include "gateway/grpc/channels.hpp"
+#include "gateway/grpc/exchange_codec.hpp"
 #include "gateway/grpc/limits.hpp"
 #include "gateway/grpc/membership_codec.hpp"
 #include "gateway/grpc/status.hpp"
@@ -77,6 +78,10 @@ template <>
 struct method_of<routed_backward> : messages<void, void, routed_backward_reply> {
   static constexpr const char* path = "/neuroshard.NeuroShard/Backward";
 };
+template <>
+struct method_of<exchange_request> : messages<void, void, exchange_reply> {
+  static constexpr const char* path = "/neuroshard.NeuroShard/ExchangeGradient";
+};
 
 template <class Request>
 constexpr bool is_work = std::is_void_v<typename method_of<Request>::in>;
@@ -86,6 +91,9 @@ channel_use use_for(const routed_forward& call) {
                                                                               : channel_use::decode;
 }
 channel_use use_for(const routed_backward&) {
+  return channel_use::bulk;
+}
+channel_use use_for(const exchange_request&) {
   return channel_use::bulk;
 }
 template <class Request>
@@ -187,7 +195,7 @@ struct link_state {
   /// The id of a call that goes through several nodes stays the same; one that breaks the rules is replaced.
   template <class Request>
   std::string request_id(const Request& what) {
-    if constexpr (is_work<Request>)
+    if constexpr (requires { what.work.header; })
       if (is_request_id(what.work.header.request_id))
         return what.work.header.request_id;
     return random_hex(*options.random, 16);
@@ -271,6 +279,7 @@ link_interface::behavior_type grpc_link(link_state::pointer self, link_options o
       [self](peer_call<publish_request>& call) { return self->state.make(call); },
       [self](peer_call<routed_forward>& call) { return self->state.make(call); },
       [self](peer_call<routed_backward>& call) { return self->state.make(call); },
+      [self](peer_call<exchange_request>& call) { return self->state.make(call); },
       [self](const forget_peer& who) {
         self->state.channels->forget(who.node_id);
         self->state.options.callers->unbind(who.node_id);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/common/clock.hpp"
+#include "actors/gradient_exchanger/exchange_link_actor.hpp"
 #include "actors/peer_link/peer_link_actor.hpp"
 #include "actors/relay/work_link_actor.hpp"
 #include "gateway/grpc/callers.hpp"
@@ -36,8 +37,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::rpc::call_end_ptr)
 
 namespace neuroshard::rpc {
 
-/// One actor carries everything; caf::actor_cast makes the handle of either part of it.
-using grpc_link_actor = peer_link_actor::extend_with<work_link_actor>;
+/// One actor carries everything; caf::actor_cast makes the handle of any part of it.
+using grpc_link_actor = peer_link_actor::extend_with<work_link_actor>::extend_with<exchange_link_actor>;
 
 /// Spawns the link that calls other nodes over gRPC. Scheduled; gRPC's threads move the bytes, read the
 /// replies and hand them to whoever asked.

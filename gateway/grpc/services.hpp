@@ -3,6 +3,7 @@
 #include "actors/checkpointer/checkpoint_stream_actor.hpp"
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
+#include "actors/gradient_exchanger/gradient_exchanger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/relay/relay_actor.hpp"
 #include "gateway/grpc/admission.hpp"
@@ -36,6 +37,7 @@ struct service_parts {
   // Set before the server starts; null: GetCheckpoint, or PutCheckpoint, is not implemented.
   checkpoint_server_actor checkpoints;
   checkpoint_receiver_actor uploads;
+  gradient_exchanger_actor exchanger;                        ///< null: ExchangeGradient is not implemented
   int64_t stream_silence_ms = neuroshard::stream_silence_ms; ///< after which a stream is ended
 
   service_parts(caf::actor_system& system, peer_manager_actor peers, std::shared_ptr<caller_table> callers,
@@ -62,7 +64,7 @@ private:
 
 /// Membership: Announce, Heartbeat, Leave, FindPeers.
 std::unique_ptr<grpc::Service> membership_service(service_parts& parts);
-/// NeuroShard: Ping, Forward, Backward, GetCheckpoint, PutCheckpoint.
+/// NeuroShard: Ping, Forward, Backward, ExchangeGradient, GetCheckpoint, PutCheckpoint.
 std::unique_ptr<grpc::Service> work_service(service_parts& parts);
 
 } // namespace neuroshard::rpc

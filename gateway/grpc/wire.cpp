@@ -163,8 +163,8 @@ caf::error malformed(const char* field, const char* message) {
   return refuse(errc::invalid_request, std::move(what));
 }
 
-caf::expected<wire_message> take_apart(const grpc::ByteBuffer& from,
-                                       std::span<const uint32_t> tensor_fields) {
+caf::expected<wire_message> take_apart(const grpc::ByteBuffer& from, std::span<const uint32_t> tensor_fields,
+                                       std::span<const uint32_t> bytes_fields) {
   std::vector<grpc::Slice> slices;
   if (!from.Valid() || !from.Dump(&slices).ok())
     return malformed("", "The message is malformed.");
@@ -175,6 +175,15 @@ caf::expected<wire_message> take_apart(const grpc::ByteBuffer& from,
     if (!at.get_varint(tag) || !is_tag(tag))
       return malformed("", "The message is malformed.");
     const auto field = static_cast<uint32_t>(tag >> 3);
+    if (std::find(bytes_fields.begin(), bytes_fields.end(), field) != bytes_fields.end()) {
+      uint64_t length = 0;
+      const auto [large, alone] = made.bytes.try_emplace(field);
+      if (!alone || (tag & 7) != delimited || !at.get_varint(length) || length > at.left() ||
+          !at.refer(length, large->second.data))
+        return malformed("", "The message is malformed.");
+      large->second.bytes = static_cast<size_t>(length);
+      continue;
+    }
     if (std::find(tensor_fields.begin(), tensor_fields.end(), field) == tensor_fields.end()) {
       if (!copy_field(at, tag, small_bytes_max, made.small))
         return malformed("", "The message is malformed, or too long beside its tensors.");
@@ -196,6 +205,17 @@ void message_writer::add_tensor(uint32_t field, const Tensor& head, std::span<co
   put_varint(open_, uint64_t{field} << 3 | delimited);
   put_varint(open_, inner.size() + data.size());
   open_ += inner;
+  add_data(data, std::move(owner));
+}
+
+void message_writer::add_bytes(uint32_t field, std::span<const uint8_t> data,
+                               std::shared_ptr<const void> owner) {
+  put_varint(open_, uint64_t{field} << 3 | delimited);
+  put_varint(open_, data.size());
+  add_data(data, std::move(owner));
+}
+
+void message_writer::add_data(std::span<const uint8_t> data, std::shared_ptr<const void> owner) {
   if (data.size() < copied_below) {
     open_.append(reinterpret_cast<const char*>(data.data()), data.size());
     return;

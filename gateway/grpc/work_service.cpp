@@ -1,4 +1,5 @@
 #include "gateway/grpc/checkpoint_service.hpp"
+#include "gateway/grpc/exchange_service.hpp"
 #include "gateway/grpc/membership_codec.hpp"
 #include "gateway/grpc/unary.hpp"
 #include "gateway/grpc/work_codec.hpp"
@@ -10,9 +11,10 @@ namespace neuroshard::rpc {
 
 namespace {
 
-using work_raw = NeuroShard::WithRawCallbackMethod_Ping<NeuroShard::WithRawCallbackMethod_Forward<
-    NeuroShard::WithRawCallbackMethod_Backward<NeuroShard::WithCallbackMethod_GetCheckpoint<
-        NeuroShard::WithCallbackMethod_PutCheckpoint<NeuroShard::Service>>>>>;
+using work_raw = NeuroShard::WithRawCallbackMethod_Ping<
+    NeuroShard::WithRawCallbackMethod_Forward<NeuroShard::WithRawCallbackMethod_Backward<
+        NeuroShard::WithRawCallbackMethod_ExchangeGradient<NeuroShard::WithCallbackMethod_GetCheckpoint<
+            NeuroShard::WithCallbackMethod_PutCheckpoint<NeuroShard::Service>>>>>>;
 
 class work_calls final : public work_raw {
 public:
@@ -35,6 +37,10 @@ public:
   grpc::ServerUnaryReactor* Backward(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
                                      grpc::ByteBuffer* out) override {
     return relay<routed_backward, routed_backward_reply>(context, in, out, "Backward");
+  }
+  grpc::ServerUnaryReactor* ExchangeGradient(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                             grpc::ByteBuffer* out) override {
+    return serve_exchange(parts_, context, in, out);
   }
   grpc::ServerWriteReactor<CheckpointChunk>* GetCheckpoint(grpc::CallbackServerContext* context,
                                                            const GetCheckpointRequest* request) override {

@@ -25,6 +25,8 @@ actor_setup::actor_setup(int64_t threads) {
   add_message_types<caf::id_block::neuroshard_grpc_link>();
   add_message_types<caf::id_block::neuroshard_relay>();
   add_message_types<caf::id_block::neuroshard_work_link>();
+  add_message_types<caf::id_block::neuroshard_gradient_exchanger>();
+  add_message_types<caf::id_block::neuroshard_exchange_link>();
   add_message_types<caf::id_block::neuroshard_proof_keeper>();
   add_message_types<caf::id_block::neuroshard_supervisor>();
   add_message_types<caf::id_block::neuroshard_http>();

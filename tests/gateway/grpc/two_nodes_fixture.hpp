@@ -57,6 +57,8 @@ struct real_peers {
       add_message_types<caf::id_block::neuroshard_layer_worker>();
       add_message_types<caf::id_block::neuroshard_relay>();
       add_message_types<caf::id_block::neuroshard_work_link>();
+      add_message_types<caf::id_block::neuroshard_gradient_exchanger>();
+      add_message_types<caf::id_block::neuroshard_exchange_link>();
       add_message_types<caf::id_block::neuroshard_http>();
       set("scheduler.max-threads", 2);
     }
@@ -67,6 +69,8 @@ struct real_peers {
     std::shared_ptr<rpc::caller_table> callers = std::make_shared<rpc::caller_table>();
     peer_link_actor link;
     work_link_actor work;
+    exchange_link_actor exchange;
+    gradient_exchanger_actor exchanger;
     relay_actor relay;
     peer_manager_actor manager;
     std::unique_ptr<rpc::server> server;
@@ -80,6 +84,7 @@ struct real_peers {
   caf::scoped_actor self{sys};
   std::vector<std::unique_ptr<node>> nodes;
   std::function<relay_actor(caf::actor_system&)> make_relay; ///< of the nodes that join; none: they have none
+  std::function<gradient_exchanger_actor(caf::actor_system&)> make_exchanger; ///< likewise
 
   ~real_peers() {
     for (auto& one : nodes) {
@@ -88,6 +93,8 @@ struct real_peers {
       caf::anon_send_exit(one->link, caf::exit_reason::kill);
       if (one->relay)
         caf::anon_send_exit(one->relay, caf::exit_reason::kill);
+      if (one->exchanger)
+        caf::anon_send_exit(one->exchanger, caf::exit_reason::kill);
     }
   }
 
@@ -111,8 +118,11 @@ struct real_peers {
                                             system_time(), system_random()});
     made->link = link;
     made->work = link;
+    made->exchange = link;
     if (make_relay)
       made->relay = make_relay(sys);
+    if (make_exchanger)
+      made->exchanger = make_exchanger(sys);
     peer_manager_options options;
     auto& own = options.own;
     own.node_id = made->who->node_id();
@@ -127,10 +137,10 @@ struct real_peers {
     options.total_layers = own.layer_end = layers;
     own.has_embedding = own.has_lm_head = layers > 0;
     made->manager = sys.spawn(peer_manager, peer_manager_parts{made->link, made->who}, options);
-    auto server = rpc::server::start({"127.0.0.1", made->port, made->certificate},
-                                     std::make_unique<rpc::service_parts>(sys, made->manager, made->callers,
-                                                                          network, insecure, nullptr,
-                                                                          system_time(), made->relay));
+    auto parts = std::make_unique<rpc::service_parts>(sys, made->manager, made->callers, network, insecure,
+                                                      nullptr, system_time(), made->relay);
+    parts->exchanger = made->exchanger;
+    auto server = rpc::server::start({"127.0.0.1", made->port, made->certificate}, std::move(parts));
     REQUIRE(static_cast<bool>(server));
     made->server = std::move(*server);
     nodes.push_back(std::move(made));
