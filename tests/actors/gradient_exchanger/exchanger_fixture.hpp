@@ -56,7 +56,13 @@ struct exchanger_fixture
       join();
   }
 
-  node& join() {
+  /// What of the two layers' model a node holds.
+  struct range {
+    uint32_t begin = 0, end = 2;
+    bool embed = true, head = true;
+  };
+  node& join() { return join(range{}); }
+  node& join(range held) {
     const auto number = nodes.size() + 1;
     auto made = std::make_unique<node>();
     auto token = parse_token(std::string(60, 'b') + std::to_string(1'000 + number));
@@ -70,18 +76,27 @@ struct exchanger_fixture
     of_worker.seed = 7;
     of_worker.valid_vocab = 266;
     of_worker.detached_hashing = false;
-    made->worker = keep(sys.spawn(layer_worker, hand_over(tiny_stage()), of_worker, time_source_ptr{clock}));
+    const auto shape = tiny_architecture();
+    auto how = tiny_options(shape);
+    how.layer_begin = held.begin;
+    how.layer_end = held.end;
+    how.embed = held.embed;
+    how.head = held.head;
+    made->worker =
+        keep(sys.spawn(layer_worker, hand_over(tiny_stage(shape, how)), of_worker, time_source_ptr{clock}));
     peer_info record;
     record.node.node_id = made->id();
     record.node.host = host;
     record.node.grpc_port = 9'000;
-    record.node.has_embedding = record.node.has_lm_head = true;
-    record.node.layer_end = 2;
+    record.node.has_embedding = held.embed;
+    record.node.has_lm_head = held.head;
+    record.node.layer_begin = held.begin;
+    record.node.layer_end = held.end;
     record.node.architecture_id = architecture;
     record.node.training = true;
     record.state = peer_state::online;
-    for (const auto& unit : model::unit_names(tiny_architecture()))
-      record.node.units.push_back({unit, {}, {}});
+    for (const auto& unit : model::units_of(shape, held.begin, held.end, held.embed, held.head))
+      record.node.units.push_back({unit.name, {}, {}});
     network->records[made->id()] = record;
     network->addresses[made->id()] = host + ":9000";
     made->peers = keep(sys.spawn(network_exchange_peers, network, made->id()));

@@ -63,6 +63,78 @@ TEST_CASE("members end every round with the same weights, hashes and velocity, w
   }
 }
 
+TEST_CASE("every encoding and every strategy ends with equal weights, step after step") {
+  struct setting {
+    delta_encoding compression;
+    aggregation_strategy strategy;
+  };
+  for (const auto& [compression, strategy] :
+       {setting{delta_encoding::f32, aggregation_strategy::median},
+        setting{delta_encoding::dense_i4, aggregation_strategy::multi_krum},
+        setting{delta_encoding::dense_i4, aggregation_strategy::krum},
+        setting{delta_encoding::topk_i8, aggregation_strategy::mean},
+        setting{delta_encoding::dense_i8, aggregation_strategy::geometric_median}}) {
+    CAPTURE(static_cast<int>(compression));
+    CAPTURE(std::string(to_string(strategy)));
+    gradient_exchanger_options how;
+    how.compression = compression;
+    how.aggregation.strategy = strategy;
+    exchanger_fixture f(4, how);
+    for (uint64_t round = 1; round <= 3; ++round) {
+      f.begin_all(round - 1);
+      for (auto& got : f.finish_all(round, {0, 1, 2, 3}, 8'000)) {
+        REQUIRE(got);
+        CHECK(got->members == 4);
+      }
+      f.check_equal({0, 1, 2, 3});
+      CHECK(f.value(0, "refused") == "0");
+    }
+  }
+}
+
+TEST_CASE("nodes that hold parts of the model exchange the units they share") {
+  exchanger_fixture f(0);
+  f.join({0, 1, true, false});
+  f.join({1, 2, false, true});
+  f.join({0, 2, true, true});
+  f.join({0, 1, true, false});
+  for (uint64_t round = 1; round <= 2; ++round) {
+    f.begin_all(round - 1);
+    const auto ended = f.finish_all(round, {0, 1, 2, 3}, 8'000);
+    for (const auto& got : ended)
+      REQUIRE(got);
+    CHECK(ended[0]->members == 3); // embed and layer.0
+    CHECK(ended[1]->members == 2); // layer.1 and head
+    CHECK(ended[2]->members == 3);
+    const auto whole = f.weights(2);
+    for (size_t i : {0, 1, 3})
+      for (const auto& [name, values] : f.weights(i))
+        CHECK((whole.at(name) == values));
+  }
+}
+
+TEST_CASE("a unit that nobody else holds keeps its inner weights while others are stepped") {
+  exchanger_fixture f(0);
+  f.join({0, 1, true, false});
+  f.join();
+  f.begin_all(0);
+  for (size_t i : {0, 1})
+    f.train(i, 1);
+  const auto inner = f.weights(1);
+  for (const auto& got : f.finish_all(1, {0, 1}, 8'000, false)) {
+    REQUIRE(got);
+    CHECK(got->how == round_end_kind::updated);
+  }
+  const auto after = f.weights(1);
+  for (const auto& [name, values] : f.weights(0))
+    CHECK((after.at(name) == values));
+  for (const std::string name : {"norm.weight", "head.weight", "layers.1.ffn.up.weight"})
+    CHECK((after.at(name) == inner.at(name)));
+  f.begin(1, 1);
+  CHECK(f.announced(1).size() == 4); // the unit of its own too
+  CHECK_FALSE(f.announced(1).back().velocity_hash.has_value());
+}
+
 TEST_CASE("every contribution travels once between two members") {
   exchanger_fixture f(4);
   f.begin_all(0);
@@ -305,10 +377,12 @@ TEST_CASE("a round shorter than the way of records waits for them") {
   const auto at_0 = [&](size_t i) { // what others still see
     f.network->records[f.nodes[i]->id()].node.model_version = 0;
   };
-  f.begin(0, 1);
-  f.begin(1, 1);
-  at_0(0);
   at_0(1);
+  f.begin(0, 1);
+  at_0(0);
+  f.begin(1, 1);
+  at_0(1);
+  f.run_ms(1'000);
   f.train(0, 2);
   f.train(1, 2);
   auto a = f.finish_later(0, 2, true);
