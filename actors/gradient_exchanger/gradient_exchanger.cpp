@@ -84,6 +84,8 @@ void gradient_exchanger_state::outcome(round_outcome how) {
                          : "updated",
             how.members);
   now_in = phase::idle;
+  if (parts.exchanging)
+    parts.exchanging(false);
   must_resync = must_resync && !lost_touch;
   ahead_since_ms.reset();
   if (lost_touch)
@@ -100,6 +102,8 @@ void gradient_exchanger_state::fail(caf::error why) {
   for (auto& [id, unit] : units)
     unit.end_round(false);
   now_in = phase::idle;
+  if (parts.exchanging)
+    parts.exchanging(false);
   ++run;
   if (finished.pending())
     finished.deliver(std::move(why));
@@ -235,6 +239,8 @@ caf::result<round_outcome> gradient_exchanger_state::finish(const finish_round& 
   auto promise = finished;
   finishing = what;
   now_in = phase::exchange;
+  if (parts.exchanging)
+    parts.exchanging(true);
   const bool drives = what.drives || overdue;
   const int64_t now = now_ms();
   if (connected() && drives && !ended_ms)

@@ -36,6 +36,9 @@ struct gradient_exchanger_parts {
   /// The exchanger's thread, quick. Empty: nobody cares.
   std::function<void(std::vector<unit_state>, uint64_t version)> announced = {};
   counters_ptr counters = {};
+  /// Told when an outer exchange begins and when it has ended, for the peer manager, which moves no ranges
+  /// meanwhile. The exchanger's thread, quick. Empty: nobody cares.
+  std::function<void(bool under_way)> exchanging = {};
 };
 
 struct gradient_exchanger_options {

@@ -37,6 +37,7 @@ struct exchanger_fixture
     exchange_link_actor link;
     round_listener listener;
     gradient_exchanger_actor exchanger;
+    std::shared_ptr<bool> exchanging = std::make_shared<bool>(false);
     std::shared_ptr<std::vector<uint64_t>> ends = std::make_shared<std::vector<uint64_t>>();
     std::string id() const { return who->node_id(); }
   };
@@ -116,6 +117,7 @@ struct exchanger_fixture
       network->records[id].node.units = std::move(held);
       network->records[id].node.model_version = version;
     };
+    parts.exchanging = [flag = one.exchanging](bool under_way) { *flag = under_way; };
     one.exchanger = keep(sys.spawn(gradient_exchanger, parts, options));
     network->exchangers[network->addresses[one.id()]] = one.exchanger;
     sched.run();

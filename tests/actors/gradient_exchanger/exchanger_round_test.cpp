@@ -331,10 +331,13 @@ TEST_CASE("a driver's RoundEnd ends the inner steps of the others") {
   CHECK((*f.nodes[2]->ends == std::vector<uint64_t>{1}));
   CHECK(f.nodes[0]->ends->empty());
   CHECK(published_by(f, " end") == 1);
+  CHECK(*f.nodes[0]->exchanging);
+  CHECK_FALSE(*f.nodes[1]->exchanging);
   for (auto& one : f.finish_all(1, {1, 2}, 8'000))
     CHECK(one);
   CHECK(f.got(0, first));
   CHECK(published_by(f, " end") == 1); // it was heard: node 1 does not say it again
+  CHECK_FALSE(*f.nodes[0]->exchanging);
   f.check_equal({0, 1, 2});
 }
 
