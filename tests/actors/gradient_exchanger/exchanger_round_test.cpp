@@ -23,9 +23,7 @@ size_t published_by(const exchanger_fixture& f, const std::string& what) {
 TEST_CASE("a node alone ends a round at once and keeps its inner weights") {
   exchanger_fixture f(1);
   f.begin(0, 0);
-  auto state = ask<outer_tensors>(f, f.nodes[0]->exchanger, read_outer_state{});
-  REQUIRE(state);
-  CHECK(state->tensors.empty()); // w0 is not kept
+  f.run_ms(32'000); // by then cohorts are fixed
   f.train(0, 1);
   const auto before = f.weights(0);
   auto over = f.finish_later(0, 1, true);
