@@ -17,7 +17,6 @@ constexpr double norm_ratio_max = 10.0;
 constexpr double variance_ratio_max = 100.0;
 constexpr double z_score_max = 3.0;
 constexpr size_t z_score_from = 5;
-constexpr double batches_per_minute_max = 2'000.0;
 
 constexpr check_verdict surely(std::string_view reason) {
   return {reason, true};
@@ -118,9 +117,9 @@ bool outlying(const std::vector<moments>& all, size_t at) {
   return std::fabs(all[at].norm() - mean) > z_score_max * std::sqrt(variance);
 }
 
-bool plausible(uint64_t batches, int64_t round_ms) {
+bool plausible(uint64_t batches, int64_t round_ms, uint64_t per_minute) {
   const double minutes = static_cast<double>(std::max<int64_t>(round_ms, 0)) / 60'000.0;
-  return static_cast<double>(batches) <= batches_per_minute_max * minutes;
+  return static_cast<double>(batches) <= static_cast<double>(per_minute) * minutes;
 }
 
 } // namespace
@@ -210,7 +209,8 @@ std::vector<check_verdict> judge_contributions(const unit_layout& layout, const 
       verdict = against_reference(seen.of[at], seen.reference, by_median, base.min_cosine);
     if (verdict.passed() && outlying(seen.of, at))
       verdict = perhaps("outlier");
-    if (verdict.passed() && !plausible(all[sound[at]].manifest->batches, view.round_ms))
+    if (verdict.passed() &&
+        !plausible(all[sound[at]].manifest->batches, view.round_ms, view.batches_per_minute))
       verdict = perhaps("implausible");
   }
   return verdicts;

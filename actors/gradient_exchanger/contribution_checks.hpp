@@ -61,8 +61,9 @@ struct candidate {
 struct judge_view {
   /// Empty for a member, else why it is none: not_a_member, banned, ignored.
   std::function<std::string_view(const std::string& node_id)> membership;
-  const value_source* own = nullptr; ///< the judge's own pseudo-gradient before compression, or nothing
-  int64_t round_ms = 0;              ///< length of the round so far
+  const value_source* own = nullptr;   ///< the judge's own pseudo-gradient before compression, or nothing
+  int64_t round_ms = 0;                ///< length of the round so far
+  uint64_t batches_per_minute = 2'000; ///< more than that is not believed
 };
 
 /// All checks on all contributions; verdicts in the order of `all`, and the same in every order. Holds one

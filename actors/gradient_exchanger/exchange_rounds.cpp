@@ -122,6 +122,10 @@ void gradient_exchanger_state::note_peers() {
   if (now_in != phase::inner)
     return;
   fix_cohorts();
+  if (now_ms() - begun_ms > options.cohort_ms)
+    for (auto& [id, unit] : units)
+      if (unit.cohort.empty())
+        unit.w0.clear(); // nobody else holds it
   compare_hashes();
   if (ahead_since_ms && now_ms() - *ahead_since_ms >= round_rules::compare_ms)
     tell_trainer(); // the round is long over elsewhere
@@ -364,6 +368,7 @@ void gradient_exchanger_state::collect(held_unit& unit) {
   judge_view view;
   view.own = unit.w_h.empty() ? nullptr : &own;
   view.round_ms = now_ms() - begun_ms;
+  view.batches_per_minute = options.batches_per_minute;
   view.membership = [&](const std::string& author) -> std::string_view {
     if (author != own_id() && !unit.cohort.contains(author))
       return "not_a_member";
@@ -465,6 +470,7 @@ void gradient_exchanger_state::take_outer_step(held_unit& unit) {
     judge_view view;
     view.own = unit.w_h.empty() ? nullptr : &delta;
     view.round_ms = now_ms() - begun_ms;
+    view.batches_per_minute = options.batches_per_minute;
     verdicts = judge_contributions(*unit.layout, all, base_of(unit), view);
   }
   std::vector<contribution> used;

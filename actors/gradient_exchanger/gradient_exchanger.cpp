@@ -192,13 +192,9 @@ caf::result<void> gradient_exchanger_state::begin(const begin_round& what) {
       if (unit.w0.empty())
         unit.w0 = std::move(values);
       unit.now_at(hash_of_unit(*unit.layout, unit.w0), state.base);
-      const auto holds_it = [&](const peer_info& other) {
-        return other.node.node_id != state.own_id() && other.state == peer_state::online &&
-               other.node.architecture_id == state.options.architecture_id &&
-               std::any_of(other.node.units.begin(), other.node.units.end(),
-                           [&](const unit_state& held) { return held.unit == id; });
-      };
-      if (!state.connected() || std::none_of(state.known->begin(), state.known->end(), holds_it))
+      // Nodes that start together know of each other seconds later: w0 is let go of when nobody has come by
+      // the time that cohorts are fixed.
+      if (!state.connected())
         unit.w0.clear();
       unit.store = {unit.layout, state.options.members_max + 1};
     };

@@ -51,10 +51,11 @@ struct gradient_exchanger_options {
   outer_parameters outer;
   double min_cosine = 0;
   double peak_learning_rate = 1e-4;
-  size_t members_max = 255;     ///< others in a cohort; later ones are none
-  size_t calls_max = 8;         ///< to other nodes at once; one to each
-  double calls_per_second = 16; ///< to one node, which takes 20
-  int64_t cohort_ms = 30'000;   ///< from the begin of a round: who is seen at its base by then is a member
+  uint64_t batches_per_minute = 2'000; ///< more than that is not believed of a node
+  size_t members_max = 255;            ///< others in a cohort; later ones are none
+  size_t calls_max = 8;                ///< to other nodes at once; one to each
+  double calls_per_second = 16;        ///< to one node, which takes 20
+  int64_t cohort_ms = 30'000; ///< from the begin of a round: who is seen at its base by then is a member
 };
 
 struct gradient_exchanger_state {

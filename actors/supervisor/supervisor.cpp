@@ -51,6 +51,7 @@ node_actors make_fronts(caf::actor_system& system) {
   add(made.keeper, "proof_keeper");
   add(made.worker, "layer_worker");
   add(made.checkpointer, "checkpointer");
+  add(made.exchanger, "gradient_exchanger");
   add(made.trainer, "trainer");
   add(made.scheduler, "inference_scheduler");
   return made;

@@ -2,6 +2,7 @@
 
 #include "actors/checkpointer/checkpointer_actor.hpp"
 #include "actors/common/actor_status.hpp"
+#include "actors/gradient_exchanger/gradient_exchanger_actor.hpp"
 #include "actors/inference_scheduler/inference_scheduler_actor.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/ledger/ledger_actor.hpp"
@@ -39,6 +40,7 @@ struct node_actors {
   proof_keeper_actor keeper;
   layer_worker_actor worker;
   checkpointer_actor checkpointer;
+  gradient_exchanger_actor exchanger;
   trainer_actor trainer;
   inference_scheduler_actor scheduler;
   std::vector<caf::actor>

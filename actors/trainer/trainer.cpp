@@ -12,7 +12,7 @@ namespace neuroshard {
 
 namespace {
 
-constexpr auto tick_period = std::chrono::seconds(1);
+constexpr auto tick_period = std::chrono::milliseconds(500);
 constexpr double trained_gain_nats = 1.0;
 
 } // namespace

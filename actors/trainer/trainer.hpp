@@ -120,6 +120,7 @@ struct trainer_state {
   int64_t route_again_us = 0;
   bool bound = false;
   bool round_begun = false;    ///< the outer loop knows where this round begins
+  bool apart = false;          ///< the outer loop does not know this round: it ends with the weights it has
   uint64_t round_over = 0;     ///< the round that another driver has ended; 0: none
   int64_t round_over_us = 0;   ///< when it was heard
   uint64_t tokens_at_base = 0; ///< tokens_trained when the round began

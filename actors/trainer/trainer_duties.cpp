@@ -105,7 +105,9 @@ bool trainer_state::do_next_duty() {
     save("outer");
     return true;
   }
-  if (!round_begun && parts.outer) {
+  // A driver's round begins when its steps do, so that who holds what is settled by then.
+  const bool steps = options.enabled && options.drives && parts.data;
+  if (!round_begun && parts.outer && !steps) {
     begin_round_at_base();
     return true;
   }
@@ -140,6 +142,10 @@ bool trainer_state::do_next_duty() {
     if (waits_for_route && now_us < route_again_us)
       return false;
     find_route();
+    return true;
+  }
+  if (!round_begun && parts.outer) {
+    begin_round_at_base();
     return true;
   }
   if (!bound) {
@@ -179,8 +185,12 @@ bool trainer_state::round_is_over() const {
 /// Alone a round ends with the weights it has: bookkeeping, a checkpoint, a serving copy of the new version,
 /// the held-out loss.
 void trainer_state::end_round() {
-  if (parts.outer)
+  if (parts.outer && !apart)
     return leave_round();
+  if (!serves_inner_weights() || !options.drives) // steps count on as they do for the others
+    state.inner_step = state.round_first_step + options.diloco_steps;
+  round_begun = false;
+  apart = false;
   ++state.outer_step;
   state.round_first_step = state.inner_step;
   state.inner_steps = 0;

@@ -34,13 +34,15 @@ void trainer_state::begin_round_at_base() {
   tokens_at_base = state.tokens_trained;
   optimizer_at_base = state.optimizer_step;
   round_loss_sum = 0;
-  if (state.inner_step != state.round_first_step)
+  apart = state.inner_step != state.round_first_step;
+  if (apart)
     return boundary();
   now = phase::waiting;
   self->request(parts.outer, base_timeout, begin_round{state.outer_step})
       .then([me = self] { me->state.wait_for_next(); },
             [me = self](const caf::error& e) {
               log::warn(name, "round-not-begun why=\"{}\"", problem_of(e).message);
+              me->state.apart = true;
               me->state.wait_for_next();
             });
 }
@@ -115,6 +117,10 @@ void trainer_state::finish_round_with(uint32_t inner_steps) {
 
 void trainer_state::outer_step_taken(const round_outcome& outcome) {
   state.outer_step = std::max(state.outer_step + 1, outcome.round);
+  if (outcome.how == round_end_kind::resync)
+    log::warn(name,
+              "out-of-step outer={} why=\"the others hold other weights; this node goes on with its own\"",
+              state.outer_step);
   const bool with_others = outcome.how != round_end_kind::alone || !options.drives;
   if (with_others) { // so that the numbers of steps are the same everywhere
     state.inner_step = state.round_first_step + options.diloco_steps;
@@ -134,6 +140,7 @@ void trainer_state::outer_step_taken(const round_outcome& outcome) {
   validation_due = !measured_now;
   log::info(name, "outer-step outer={} step={} members={} loss={:.4f}", state.outer_step, state.inner_step,
             outcome.members, metrics.ema().value_or(0));
+  publish();        // who drives others waits for this version
   if (parts.keeper) // a proof that ends here can be followed by one that begins with known weights
     caf::anon_send(caf::actor_cast<caf::actor>(parts.keeper), round_ended_atom_v);
   refresh(true, measured_now);

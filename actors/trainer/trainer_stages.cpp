@@ -13,7 +13,7 @@ namespace {
 constexpr auto route_timeout = std::chrono::seconds(30);
 constexpr auto bind_timeout = std::chrono::seconds(30);
 constexpr auto release_timeout = std::chrono::seconds(5);
-constexpr int64_t route_pause_us = 2'000'000; ///< between two looks for a route
+constexpr int64_t route_pause_us = 500'000; ///< between two looks for a route
 
 /// The node that a failure happened at; empty: this one, or not known.
 std::string failed_node_of(const caf::error& why) {

@@ -73,12 +73,13 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
   options.peers_max = static_cast<size_t>(config->peers.max);
   peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random};
   parts.placed = plan.placed;
+  parts.exchanging = [held = plan.held] { return held->exchanging(); };
   parts.directory = plan.directory;
   parts.refresh = [board = plan.board, held = plan.held](node_description& own, training_report& training) {
     const auto now = board->read();
     const auto& t = *now->training;
     own.training = t.running;
-    own.model_version = t.outer_step;
+    own.model_version = held->outer_step();
     own.accepting = now->state == node_state::running || now->state == node_state::training;
     // Told also while it is loaded: `accepting` says whether it can be used.
     const auto range = held->read().value_or(held_range{});
@@ -86,6 +87,7 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
     own.layer_end = range.end;
     own.has_embedding = range.embed;
     own.has_lm_head = range.head;
+    own.units = held->units_at(own.model_version);
     const double loss = t.loss.value_or(0);
     training = {t.inner_step, t.outer_step, std::isfinite(loss) ? loss : 0,
                 t.shards_covered.empty() ? 0 : t.shards_covered.back(), t.tokens_trained};

@@ -12,7 +12,19 @@ bool held_board::assign(held_range next) {
   if (range_ == next)
     return false;
   range_ = next;
+  units_.clear();
   return true;
+}
+
+void held_board::announce(std::vector<unit_state> units, uint64_t version) {
+  const std::lock_guard hold{lock_};
+  units_ = std::move(units);
+  units_version_ = version;
+}
+
+std::vector<unit_state> held_board::units_at(uint64_t version) const {
+  const std::lock_guard hold{lock_};
+  return version == units_version_ ? units_ : std::vector<unit_state>{};
 }
 
 std::vector<held_layer> layers_of(const held_range& held, const model::architecture& a,

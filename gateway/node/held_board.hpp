@@ -4,6 +4,7 @@
 #include "actors/telemetry/snapshot.hpp"
 #include "kernels/model/architecture.hpp"
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,9 +21,24 @@ public:
   /// False when it is what it was.
   bool assign(held_range next);
 
+  /// Hashes of the held units at an outer step, as the outer loop computes them.
+  void announce(std::vector<unit_state> units, uint64_t version);
+  /// The last completed outer step, as the trainer knows it.
+  void completed(uint64_t outer_step) { outer_step_.store(outer_step, std::memory_order_relaxed); }
+  uint64_t outer_step() const { return outer_step_.load(std::memory_order_relaxed); }
+  /// Whether an outer exchange is under way.
+  void exchanging(bool under_way) { exchanging_.store(under_way, std::memory_order_relaxed); }
+  bool exchanging() const { return exchanging_.load(std::memory_order_relaxed); }
+  /// Those of this version; empty where others are known.
+  std::vector<unit_state> units_at(uint64_t version) const;
+
 private:
+  std::atomic<uint64_t> outer_step_{0};
+  std::atomic<bool> exchanging_{false};
   mutable std::mutex lock_;
   std::optional<held_range> range_;
+  std::vector<unit_state> units_;
+  uint64_t units_version_ = 0;
 };
 using held_board_ptr = std::shared_ptr<held_board>;
 

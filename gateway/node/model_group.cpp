@@ -3,6 +3,7 @@
 #include "actors/checkpointer/checkpointer.hpp"
 #include "actors/common/kernel_error.hpp"
 #include "actors/common/log.hpp"
+#include "actors/gradient_exchanger/gradient_exchanger.hpp"
 #include "actors/inference_scheduler/inference_scheduler.hpp"
 #include "actors/layer_worker/layer_worker.hpp"
 #include "actors/trainer/trainer.hpp"
@@ -92,6 +93,52 @@ caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const mod
       system.spawn<caf::detached>(checkpointer, std::move(options), fronts.worker, plan.time, plan.counters));
 }
 
+/// Whether another node that can be reached holds a part of this model.
+bool shared_with_others(const node_snapshot& now, const std::string& architecture_id) {
+  return std::any_of(now.peers->begin(), now.peers->end(), [&](const peer_info& peer) {
+    const auto& node = peer.node;
+    return peer.state == peer_state::online && node.architecture_id == architecture_id &&
+           (node.layer_begin < node.layer_end || node.has_embedding || node.has_lm_head);
+  });
+}
+
+caf::expected<caf::actor> make_exchanger(caf::actor_system& system, const model_plan& plan,
+                                         const node_actors& fronts) {
+  const auto c = plan.config();
+  const auto& t = c->training;
+  gradient_exchanger_options options;
+  options.architecture_id = model::architecture_id(plan.shape);
+  options.diloco_steps = static_cast<uint32_t>(t.diloco_steps);
+  // Names were checked when the configuration was read.
+  options.aggregation.strategy =
+      parse_aggregation(t.aggregation).value_or(aggregation_strategy::trimmed_mean);
+  options.aggregation.trim_fraction = t.trim_fraction;
+  options.compression = t.compression == "none"       ? delta_encoding::f32
+                        : t.compression == "dense_i4" ? delta_encoding::dense_i4
+                        : t.compression == "topk_i8"  ? delta_encoding::topk_i8
+                                                      : delta_encoding::dense_i8;
+  options.top_k_ratio = t.top_k_ratio;
+  options.outer = {t.outer_lr, t.outer_momentum};
+  options.min_cosine = t.min_cosine;
+  options.peak_learning_rate = t.learning_rate;
+  options.batches_per_minute = static_cast<uint64_t>(c->economics.steps_per_minute);
+  gradient_exchanger_parts parts;
+  parts.worker = fronts.worker;
+  parts.peers = fronts.peers;
+  parts.link = caf::actor_cast<exchange_link_actor>(fronts.link);
+  parts.identity = plan.identity;
+  parts.time = plan.time;
+  parts.random = plan.random;
+  parts.trainer = fronts.trainer;
+  parts.announced = [held = plan.held](std::vector<unit_state> units, uint64_t version) {
+    held->announce(std::move(units), version);
+  };
+  parts.exchanging = [held = plan.held](bool under_way) { held->exchanging(under_way); };
+  parts.counters = plan.counters;
+  return caf::actor_cast<caf::actor>(
+      system.spawn<caf::detached>(gradient_exchanger, std::move(parts), std::move(options)));
+}
+
 caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_plan& plan,
                                          const node_actors& fronts) {
   const auto c = plan.config();
@@ -148,6 +195,11 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   parts.ledger = fronts.ledger;
   parts.keeper = fronts.keeper;
   parts.peers = fronts.peers;
+  parts.outer = fronts.exchanger;
+  parts.shared = [board = plan.board, architecture = options.architecture_id] {
+    return shared_with_others(*board->read(), architecture);
+  };
+  parts.published = [held = plan.held](const training_progress_ptr& p) { held->completed(p->outer_step); };
   parts.time = plan.time;
   parts.counters = plan.counters;
   parts.renew = [to = plan.supervisor] { caf::anon_send(to, renew_group{"model"}); };
@@ -236,6 +288,8 @@ start_group model_group(std::shared_ptr<const model_plan> plan, const node_actor
       [plan](caf::actor_system& system) { return make_worker(system, *plan); });
   add("checkpointer", fronts.checkpointer,
       [plan, fronts](caf::actor_system& system) { return make_checkpointer(system, *plan, fronts); });
+  add("gradient_exchanger", fronts.exchanger,
+      [plan, fronts](caf::actor_system& system) { return make_exchanger(system, *plan, fronts); });
   add("inference_scheduler", fronts.scheduler,
       [plan, fronts](caf::actor_system& system) { return make_scheduler(system, *plan, fronts); });
   add("trainer", fronts.trainer,

@@ -27,6 +27,7 @@ struct model_plan {
   kernels::device_ptr device;
   model::architecture shape;
   held_board_ptr held; ///< what the group is made for; read anew at each start
+  snapshot_board_ptr board;
   std::shared_ptr<const text::dataset> data;
   std::shared_ptr<const text::tokenizer> tokens;
   std::string software;         ///< "neuroshard 0.1.0"

@@ -358,6 +358,7 @@ std::optional<start_error> node::start_grpc() {
   const auto& c = loaded_.config;
   auto parts = std::make_unique<rpc::service_parts>(*system_, fronts_.peers, callers_, c.network,
                                                     c.grpc.insecure, counters_, time_, fronts_.relay);
+  parts->exchanger = fronts_.exchanger;
   auto server =
       rpc::server::start({c.grpc_host, static_cast<uint16_t>(grpc_port(c)), certificate_}, std::move(parts));
   if (!server)
@@ -509,6 +510,7 @@ void node::data_ready(std::shared_ptr<const text::dataset> data,
   plan->device = device_;
   plan->shape = shape_;
   plan->held = held_;
+  plan->board = board_;
   plan->data = std::move(data);
   plan->tokens = std::move(tokens);
   plan->software = software;

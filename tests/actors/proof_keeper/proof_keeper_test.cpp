@@ -46,6 +46,7 @@ trainer_actor::behavior_type scripted_trainer(trainer_actor::pointer, std::share
       },
       [](const checkpoint_saved&) {},
       [](const checkpoint_failed&) {},
+      [](const round_ends&) {},
       [](next_atom) {},
       [](tick_atom) {},
       [](status_atom) -> actor_status { return {}; },

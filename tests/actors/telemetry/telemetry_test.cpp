@@ -55,6 +55,7 @@ struct fixture
                                    caf::actor_cast<peer_manager_actor>(keep(sys.spawn(scripted_peers, &w))),
                                    caf::actor_cast<layer_worker_actor>(keep(sys.spawn(scripted_worker, &w))),
                                    {{"storage", caf::actor{keep(sys.spawn(scripted_storage, &w))}}},
+                                   {},
                                    [] {
                                      return rewards_summary{{1}, {2}, {3}};
                                    },

@@ -156,4 +156,23 @@ TEST_CASE_FIXTURE(round_fixture, "an outer step that cannot be taken stops train
   CHECK(progress()->error == "the outer step could not be taken: the disk is full");
 }
 
+TEST_CASE_FIXTURE(round_fixture,
+                  "a node restarted in the middle of a round ends it with the weights it has") {
+  spawn();
+  start();
+  run_to(9);
+  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
+  kill();
+  begun.clear();
+  finished.clear();
+  spawn();
+  REQUIRE(start().found);
+  run_to(20);
+  CHECK(progress()->outer_step == 3);
+  REQUIRE(begun.size() == 2); // not in the round it came back to
+  CHECK(begun[0].base == 2);
+  REQUIRE(finished.size() == 1);
+  CHECK(finished[0].round == 3);
+}
+
 } // namespace neuroshard::test
