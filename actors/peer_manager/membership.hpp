@@ -63,11 +63,20 @@ struct signed_node {
 };
 using signed_node_ptr = std::shared_ptr<const signed_node>;
 
+/// TrainingSnapshot of the gRPC page.
+struct training_report {
+  uint64_t step = 0;
+  uint64_t outer_step = 0;
+  double loss = 0;
+  uint64_t shard_id = 0;
+  uint64_t tokens = 0;
+};
 struct peer_info {
   node_description node;
   peer_state state = peer_state::fresh;
   double latency_ms = 0; ///< EWMA, 0.3 new
   std::optional<int64_t> connected_since_unix_us;
+  training_report training; ///< as of its last heartbeat; zeros before
 };
 using peer_list = std::vector<peer_info>;
 using peer_list_ptr = std::shared_ptr<const peer_list>;
@@ -104,14 +113,6 @@ struct announce_reply {
   uint64_t bound_sequence = 0;
 };
 
-/// TrainingSnapshot of the gRPC page.
-struct training_report {
-  uint64_t step = 0;
-  uint64_t outer_step = 0;
-  double loss = 0;
-  uint64_t shard_id = 0;
-  uint64_t tokens = 0;
-};
 struct heartbeat_request {
   connection_end from;
   signed_blob node;

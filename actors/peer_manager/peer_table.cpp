@@ -293,6 +293,7 @@ peer_list_ptr peer_table::peers() const {
       info.node.host = one.seen_host;
     info.state = one.state;
     info.latency_ms = one.latency_us.value_or(0) / 1e3;
+    info.training = one.training;
     if (one.connected_us != 0)
       info.connected_since_unix_us = one.connected_us;
   }

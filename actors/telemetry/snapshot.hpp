@@ -50,6 +50,7 @@ struct node_snapshot {
   node_facts identity;
   std::vector<node_role> roles; ///< in the order driver, validator, worker
   std::vector<held_layer> layers;
+  std::vector<unit_state> units;  ///< hashes of what is held at the last outer step; empty while not known
   uint64_t model_version = 0;     ///< outer steps
   std::string serving_hash;       ///< of the newest serving copy; empty while unknown
   training_progress_ptr training; ///< never null

@@ -113,13 +113,14 @@ void telemetry_state::publish() {
     next.state = next.training->running ? node_state::training : node_state::running;
   next.model_version = next.training->outer_step;
   if (from.held) {
-    auto [layers, roles] = from.held();
+    auto [layers, roles, units] = from.held(next.model_version);
     for (auto& layer : layers) // what was held before keeps its status
       for (const auto& before : next.layers)
         if (before.index == layer.index && before.type == layer.type)
           layer.status = before.status;
     next.layers = std::move(layers);
     next.roles = std::move(roles);
+    next.units = std::move(units);
   }
   judge_health();
   // While draining the layers are what they were.

@@ -28,9 +28,14 @@ struct telemetry_sources {
   layer_worker_actor worker;
   /// Actors asked for their status, with the health check (storage, model, network) each of them belongs to.
   std::vector<std::pair<std::string, caf::actor>> watched;
-  /// The units held now and the roles that come with them. May be empty: they stay as the board's first
-  /// snapshot has them.
-  std::function<std::pair<std::vector<held_layer>, std::vector<node_role>>()> held;
+  /// The units held now, the roles that come with them, and their hashes at an outer step. May be empty: they
+  /// stay as the board's first snapshot has them.
+  struct held_part {
+    std::vector<held_layer> layers;
+    std::vector<node_role> roles;
+    std::vector<unit_state> units;
+  };
+  std::function<held_part(uint64_t outer_step)> held;
   /// Rewards of the node's wallet; reads the book without waiting for its writer. May be empty.
   std::function<rewards_summary()> rewards;
   /// Bytes free where the data directory lies; storage is degraded below 1 GiB, in error below 64 MiB. May be

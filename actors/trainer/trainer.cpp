@@ -213,6 +213,11 @@ void trainer_state::publish() {
   p->outer_model_hash = state.outer_model_hash;
   p->batch_size = state.batch_size == 0 ? options.batch_size : state.batch_size;
   p->seq_len = options.seq_len;
+  p->syncs_done = syncs_done;
+  p->syncs_failed = syncs_failed;
+  if (!syncs.empty())
+    p->sync_success_rate =
+        static_cast<double>(std::count(syncs.begin(), syncs.end(), true)) / static_cast<double>(syncs.size());
   p->error = error;
   progress = p;
   if (parts.published)

@@ -22,6 +22,7 @@
 #include <caf/typed_response_promise.hpp>
 
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -126,6 +127,9 @@ struct trainer_state {
   uint64_t tokens_at_base = 0; ///< tokens_trained when the round began
   uint64_t optimizer_at_base = 0;
   double round_loss_sum = 0;
+  std::deque<bool> syncs; ///< outer steps with other members, the newest last: whether this node kept up
+  uint64_t syncs_done = 0;
+  uint64_t syncs_failed = 0;
   std::optional<step_in_hand> step;
   uint32_t failures_of_step = 0;
   uint32_t nonfinite_in_row = 0;

@@ -48,7 +48,10 @@ struct training_progress {
   std::string outer_model_hash;         ///< f32 model hash at the last outer step
   uint64_t batch_size = 0;
   uint64_t seq_len = 0;
-  std::string error; ///< why it stands still; empty otherwise
+  uint64_t syncs_done = 0;      ///< outer steps with other members since the start of the process
+  uint64_t syncs_failed = 0;    ///< those that left this node with other weights than the others
+  double sync_success_rate = 0; ///< of the last 50; 0: none yet
+  std::string error;            ///< why it stands still; empty otherwise
 };
 using training_progress_ptr = std::shared_ptr<const training_progress>;
 

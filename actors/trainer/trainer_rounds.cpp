@@ -16,6 +16,7 @@ constexpr auto base_timeout = std::chrono::seconds(120);
 constexpr auto outer_timeout = std::chrono::seconds(600);
 constexpr auto status_timeout = std::chrono::seconds(30);
 constexpr auto release_check = std::chrono::milliseconds(200);
+constexpr size_t syncs_judged = 50;                 ///< training.md section 10
 constexpr int64_t release_patience_us = 30'000'000; ///< training.md section 4: then a stage releases itself
 /// A stage without the head knows no loss, and a manifest must tell a positive one.
 constexpr double unknown_loss = 1.0;
@@ -121,6 +122,13 @@ void trainer_state::outer_step_taken(const round_outcome& outcome) {
     log::warn(name,
               "out-of-step outer={} why=\"the others hold other weights; this node goes on with its own\"",
               state.outer_step);
+  if (outcome.how != round_end_kind::alone) {
+    const bool kept_up = outcome.how == round_end_kind::updated;
+    ++(kept_up ? syncs_done : syncs_failed);
+    syncs.push_back(kept_up);
+    if (syncs.size() > syncs_judged)
+      syncs.pop_front();
+  }
   const bool with_others = outcome.how != round_end_kind::alone || !options.drives;
   if (with_others) { // so that the numbers of steps are the same everywhere
     state.inner_step = state.round_first_step + options.diloco_steps;

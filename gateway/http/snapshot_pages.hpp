@@ -29,11 +29,12 @@ size_t online_peers(const node_snapshot& s) noexcept;
 
 /// What training.md section 10 derives from the losses of this node.
 struct training_verdict {
+  double agreement = 1; ///< of unit hashes among their holders
   const char* trend = "insufficient_data";
   bool converging = false;
   bool verified = false;
 };
-training_verdict judge_training(const training_progress& t);
+training_verdict judge_training(const node_snapshot& s);
 /// Trend of a history of losses; 2 points at least.
 const char* loss_trend(const std::vector<double>& history) noexcept;
 

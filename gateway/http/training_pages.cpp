@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <set>
+#include <string_view>
 
 namespace neuroshard::http {
 
@@ -18,9 +21,74 @@ double mean(const double* from, const double* to) noexcept {
   return std::accumulate(from, to, 0.0) / static_cast<double>(to - from);
 }
 
-/// Share of equal unit hashes among their holders (training.md section 10); a node by itself agrees with
-/// itself.
-constexpr double agreement_alone = 1.0;
+bool counts(const peer_info& peer) noexcept {
+  return peer.state == peer_state::online;
+}
+
+/// Share of equal unit hashes among their holders that report the last completed outer step, the mean over
+/// units (training.md section 10). A node by itself agrees with itself.
+double hash_agreement(const node_snapshot& s) {
+  uint64_t last = s.model_version;
+  for (const peer_info& peer : *s.peers)
+    if (counts(peer) && peer.node.architecture_id == s.identity.architecture_id && !peer.node.units.empty())
+      last = std::max(last, peer.node.model_version);
+  std::map<std::string_view, std::map<kernels::digest, uint64_t>> groups;
+  const auto add = [&](const std::vector<unit_state>& units) {
+    for (const unit_state& unit : units)
+      ++groups[unit.unit][unit.unit_hash];
+  };
+  if (s.model_version == last)
+    add(s.units);
+  for (const peer_info& peer : *s.peers)
+    if (counts(peer) && peer.node.architecture_id == s.identity.architecture_id &&
+        peer.node.model_version == last)
+      add(peer.node.units);
+  double sum = 0;
+  for (const auto& [unit, hashes] : groups) {
+    uint64_t holders = 0, largest = 0;
+    for (const auto& [hash, nodes] : hashes) {
+      holders += nodes;
+      largest = std::max(largest, nodes);
+    }
+    sum += static_cast<double>(largest) / static_cast<double>(holders);
+  }
+  return groups.empty() ? 1.0 : sum / static_cast<double>(groups.size());
+}
+
+/// What all nodes report together.
+struct global_training {
+  std::optional<double> loss, loss_min;
+  uint64_t steps = 0, tokens = 0, nodes = 0;
+  std::set<uint64_t> shards;
+};
+global_training all_together(const node_snapshot& s) {
+  const training_progress& t = *s.training;
+  global_training all;
+  all.steps = t.inner_step;
+  all.tokens = t.tokens_trained;
+  all.nodes = t.enabled ? 1 : 0;
+  all.shards.insert(t.shards_covered.begin(), t.shards_covered.end());
+  all.loss_min = t.loss_min;
+  std::vector<double> losses;
+  if (t.loss_ema)
+    losses.push_back(*t.loss_ema);
+  for (const peer_info& peer : *s.peers) {
+    if (!counts(peer))
+      continue;
+    all.nodes += peer.node.training;
+    const training_report& r = peer.training;
+    all.steps = std::max(all.steps, r.step);
+    all.tokens += r.tokens;
+    if (r.loss <= 0)
+      continue; // it trains nothing of its own
+    losses.push_back(r.loss);
+    all.loss_min = std::min(all.loss_min.value_or(r.loss), r.loss);
+    all.shards.insert(r.shard_id);
+  }
+  if (!losses.empty())
+    all.loss = std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
+  return all;
+}
 
 } // namespace
 
@@ -42,12 +110,14 @@ const char* loss_trend(const std::vector<double>& history) noexcept {
   return "degrading";
 }
 
-training_verdict judge_training(const training_progress& t) {
+training_verdict judge_training(const node_snapshot& s) {
+  const training_progress& t = *s.training;
   training_verdict v;
+  v.agreement = hash_agreement(s);
   v.trend = loss_trend(t.loss_history);
   const std::string_view trend = v.trend;
   v.converging =
-      agreement_alone >= 0.5 && (trend == "improving_strongly" || trend == "improving" || trend == "stable");
+      v.agreement >= 0.5 && (trend == "improving_strongly" || trend == "improving" || trend == "stable");
   const auto& last = t.loss_history;
   const auto& first = t.loss_first;
   if (last.size() >= verified_points_min && first.size() >= 3)
@@ -58,17 +128,16 @@ training_verdict judge_training(const training_progress& t) {
 
 std::string render_training_global(const node_snapshot& s) {
   const training_progress& t = *s.training;
-  const training_verdict v = judge_training(t);
-  uint64_t training_nodes = t.enabled ? 1 : 0;
-  for (const peer_info& p : *s.peers)
-    training_nodes += p.state == peer_state::online && p.node.training;
+  const training_verdict v = judge_training(s);
+  const global_training all = all_together(s);
   json_writer out;
-  out.begin().put("global_avg_loss", t.loss_ema).put("global_min_loss", t.loss_min);
-  out.put("hash_agreement_rate", agreement_alone).put("total_nodes_training", training_nodes);
-  out.put("successful_syncs", 0).put("failed_syncs", 0).put("sync_success_rate", 0.0);
-  out.put("global_steps", t.inner_step).put("global_tokens", t.tokens_trained);
+  out.begin().put("global_avg_loss", all.loss).put("global_min_loss", all.loss_min);
+  out.put("hash_agreement_rate", v.agreement).put("total_nodes_training", all.nodes);
+  out.put("successful_syncs", t.syncs_done).put("failed_syncs", t.syncs_failed);
+  out.put("sync_success_rate", t.sync_success_rate);
+  out.put("global_steps", all.steps).put("global_tokens", all.tokens);
   out.key("data_shards_covered").begin_list();
-  for (const uint64_t shard : t.shards_covered)
+  for (const uint64_t shard : all.shards)
     out.value(shard);
   out.end_list();
   out.put("is_converging", v.converging).put("training_verified", v.verified).put("loss_trend", v.trend);
@@ -88,7 +157,7 @@ std::string render_training_global(const node_snapshot& s) {
 
 std::string render_training_verify(const node_snapshot& s) {
   const training_progress& t = *s.training;
-  const training_verdict v = judge_training(t);
+  const training_verdict v = judge_training(s);
   const char* state = "unverified";
   std::string reason = "The loss has not fallen far enough yet to call training verified.";
   std::string action = "Let the node train on; look again after some hundred steps.";
@@ -100,7 +169,7 @@ std::string render_training_verify(const node_snapshot& s) {
     state = "insufficient_data";
     reason = fmt::format("{} of at least {} steps are done.", t.inner_step, verify_steps_min);
     action = "Wait until some steps are done.";
-  } else if (agreement_alone < 0.5) {
+  } else if (v.agreement < 0.5) {
     state = "diverged";
     reason = "Most nodes hold other weights.";
     action = "Wait for the next outer step, or resynchronize.";
@@ -121,8 +190,8 @@ std::string render_training_verify(const node_snapshot& s) {
   out.begin().put("is_working", working).put("reason", reason);
   if (working) {
     out.key("metrics").begin().put("loss_trend", v.trend);
-    out.put("hash_agreement", fmt::format("{:.1f}%", agreement_alone * 100))
-        .put("global_loss", t.loss_ema)
+    out.put("hash_agreement", fmt::format("{:.1f}%", v.agreement * 100))
+        .put("global_loss", all_together(s).loss)
         .end();
   } else {
     out.put("action", action);

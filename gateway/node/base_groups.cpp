@@ -113,10 +113,12 @@ telemetry_sources sources_of(const base_plan& plan, const node_actors& fronts) {
     return earned ? rewards_summary{earned->earned_today, earned->earned_total, earned->pending}
                   : rewards_summary{};
   };
-  sources.held = [held = plan.held, shape = plan.shape, bf16 = plan.bf16, config = plan.config] {
+  sources.held = [held = plan.held, shape = plan.shape, bf16 = plan.bf16,
+                  config = plan.config](uint64_t outer_step) -> telemetry_sources::held_part {
     const auto range = held->read().value_or(held_range{});
     const auto compute = bf16 ? kernels::dtype::bf16 : kernels::dtype::f32;
-    return std::pair{layers_of(range, shape, compute, config()->training.enabled), roles_of(range)};
+    return {layers_of(range, shape, compute, config()->training.enabled), roles_of(range),
+            held->units_at(outer_step)};
   };
   sources.disk_free = [root = plan.paths.root] { return free_bytes(root); };
   return sources;
