@@ -13,7 +13,7 @@ class CheckProof(NodeTest):
     def setUp(self):
         super().setUp()
         # Rewards stay pending for long enough to be voided; the checkpoint that training began with is kept.
-        self.node = self.node(settings={"checkpoint.keep": 8, "economics.maturity_s": 86400})
+        self.node = self.node(settings={"checkpoint.keep": 100, "economics.maturity_s": 86400})
         self.node.start().wait_step(20)
         self.node.prove_all()
         proofs = self.node.get("/api/v1/proofs?type=training&limit=100").exact()
