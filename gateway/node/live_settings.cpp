@@ -41,8 +41,6 @@ void live_settings::replace(node_config next) {
 }
 
 void live_settings::tell(const node_config& before, const node_config& after) {
-  if (before.training.enabled != after.training.enabled)
-    caf::anon_send(to_.actors.trainer, set_training{after.training.enabled && takes_layers(after)});
   training_patch training;
   if (before.training.learning_rate != after.training.learning_rate) {
     training.learning_rate = after.training.learning_rate;
@@ -54,6 +52,9 @@ void live_settings::tell(const node_config& before, const node_config& after) {
     training.diloco_steps = static_cast<uint64_t>(after.training.diloco_steps);
   if (training.learning_rate || training.batch_size || training.diloco_steps)
     caf::anon_send(to_.actors.trainer, training);
+  // After the patch: a loop that goes on at once takes its first step with what was set.
+  if (before.training.enabled != after.training.enabled)
+    caf::anon_send(to_.actors.trainer, set_training{after.training.enabled && takes_layers(after)});
   if (before.cpu_threads != after.cpu_threads)
     caf::anon_send(to_.actors.worker, threads_atom_v,
                    static_cast<uint32_t>(effective_cpu_threads(after, machine_)));
