@@ -62,6 +62,7 @@ void trainer_state::adopt(const restored& from) {
   checkpoint_step = state.inner_step;
   refreshed_step = state.inner_step;
   round_begun = false;
+  apart = state.inner_step != state.round_first_step;
   outer_saves.clear();
   if (!from.found)
     return;

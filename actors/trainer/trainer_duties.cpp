@@ -97,6 +97,10 @@ bool trainer_state::do_next_duty() {
   if (stopping)
     return false;
   if (round_is_over()) {
+    if (parts.outer && !round_begun && !apart) { // it ends before it began here
+      begin_round_at_base();
+      return true;
+    }
     end_round();
     return true;
   }

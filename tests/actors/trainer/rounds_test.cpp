@@ -175,4 +175,25 @@ TEST_CASE_FIXTURE(round_fixture,
   CHECK(finished[0].round == 3);
 }
 
+TEST_CASE_FIXTURE(round_fixture, "a node stopped with the last step of a round goes on after it") {
+  bool told = false;
+  watch = [&](const training_progress& p) {
+    if (p.inner_step == 6 && !std::exchange(told, true))
+      caf::anon_send(loop, stop_training{});
+  };
+  spawn();
+  start();
+  pause_at = 100;
+  caf::anon_send(loop, set_training{true});
+  sched.run();
+  kill();
+  watch = {};
+  pause_at.reset();
+  spawn();
+  REQUIRE(start().found);
+  run_to(15);
+  CHECK(progress()->error.empty());
+  CHECK(progress()->outer_step == 2);
+}
+
 } // namespace neuroshard::test
