@@ -37,6 +37,11 @@ kernels::dtype wire_type(kernels::dtype wanted, const tensor_handle& input) {
   return input ? input.view.type : kernels::dtype::f32;
 }
 
+bool all_failed(const forward_reply& reply) {
+  return std::all_of(reply.rows.begin(), reply.rows.end(),
+                     [](const row_reply& row) { return row.status != row_status::ok; });
+}
+
 } // namespace
 
 const peer_info* relay_state::known_peer(const std::string& node_id) const {
@@ -222,7 +227,11 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
             [me, promise, own, gaps, by_rows, id, hops](routed_forward_reply& reply) mutable {
               auto& state = me->state;
               --state.calls;
-              if (reply.hops.size() != hops || (by_rows && !gaps->fill(reply.work, state.options.node_id)))
+              // Where every row has failed, the hops behind were not asked.
+              const bool whole =
+                  reply.hops.size() == hops ||
+                  (by_rows && all_failed(reply.work) && !reply.hops.empty() && reply.hops.size() < hops);
+              if (!whole || (by_rows && !gaps->fill(reply.work, state.options.node_id)))
                 return void(promise.deliver(
                     state.failed_at(id, refuse(errc::unavailable, "The peer's answer does not fit."))));
               reply.hops.insert(reply.hops.begin(), own);

@@ -235,6 +235,24 @@ TEST_CASE("a row that fails at a hop disturbs no other row") {
   CHECK(reply->work.sampled[1] == expected->work.sampled[1]);
 }
 
+TEST_CASE("where every row has failed at a hop, the others are not asked and the row says where") {
+  route_fixture many(thirds);
+  REQUIRE(ask<routed_forward_reply>(many, many.relays[0], many.prompt({"a"}, {0}, 5)));
+  auto close = many.forward(forward_mode::decode, 1);
+  close.rows.push_back({"a", 0, std::nullopt, "inf", true});
+  REQUIRE(ask<forward_reply>(many, many.workers[1], close));
+  auto call = many.prompt({"a"}, {5}, 1);
+  call.work.mode = forward_mode::decode;
+  const auto reply = ask<routed_forward_reply>(many, many.relays[0], call);
+  INFO(problem_of(reply.refused).message);
+  REQUIRE(reply);
+  CHECK(reply->hops.size() == 2);
+  REQUIRE(reply->work.rows.size() == 1);
+  CHECK(reply->work.rows[0].status == row_status::unknown_session);
+  CHECK(reply->work.rows[0].failed_node == work_network::id_of(1));
+  CHECK(reply->work.sampled == std::vector<int32_t>{-1});
+}
+
 TEST_CASE("closing rows pass every hop, also one that does not know the session") {
   route_fixture many(thirds);
   REQUIRE(ask<routed_forward_reply>(many, many.relays[0], many.prompt({"a"}, {0}, 5)));
