@@ -108,6 +108,49 @@ private:
 caf::expected<std::chrono::milliseconds> time_left(const grpc::CallbackServerContext& context,
                                                    const Header* header);
 
+/// A call whose bytes a codec of ours reads, once it is let in.
+template <class Request>
+struct let_in {
+  Request what; ///< `from` is filled in
+  std::string request_id;
+  std::chrono::milliseconds left{};
+};
+
+/// Limits, caller, decoding, repetition, in that order. Nothing: the call has been answered, or will be with
+/// the one it repeats. `read` makes the request and the Header of the bytes, or says what is wrong with them.
+template <class Request, class Read>
+std::optional<let_in<Request>> let_in_raw(const std::shared_ptr<unary_call>& call, service_parts& parts,
+                                          const grpc::CallbackServerContext& context,
+                                          const grpc::ByteBuffer& in, const method& how, bool served,
+                                          Read read) {
+  const auto stop = [&](const caf::error& why) {
+    call->finish(why);
+    return std::nullopt;
+  };
+  const auto from = caller_of(context, parts);
+  if (!from)
+    return stop(from.error());
+  if (auto in_time = call->enter(from->counted_as, how.limited_as); !in_time)
+    return stop(in_time.error());
+  if (!served)
+    return stop(unimplemented());
+  if (from->end.node_id.empty())
+    return stop(announce_first());
+  let_in<Request> made;
+  Header header;
+  if (auto wrong = read(in, made.what, header))
+    return stop(wrong);
+  const auto left = time_left(context, &header);
+  if (!left)
+    return stop(left.error());
+  if (!is_first(call, parts, *from, how.name, header.request_id(), in))
+    return std::nullopt;
+  made.what.from = from->end;
+  made.request_id = header.request_id();
+  made.left = *left;
+  return made;
+}
+
 /// Serves a call: read() makes the actor's request of the message, `write` the message of its reply, and is
 /// told the caller.
 template <class In, class Out, class Reply, class Handle, class Write>

@@ -57,33 +57,16 @@ private:
   grpc::ServerUnaryReactor* relay(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
                                   grpc::ByteBuffer* out, const char* name) {
     const auto call = std::make_shared<unary_call>(parts_, *context, *out);
-    const auto stop = [&](const caf::error& why) {
-      call->finish(why);
+    auto asked = let_in_raw<Request>(
+        call, parts_, *context, *in, {name, call_class::forward}, static_cast<bool>(parts_.relay),
+        [](const grpc::ByteBuffer& bytes, Request& to, Header& header) { return read(bytes, to, header); });
+    if (!asked)
       return call->reactor();
-    };
-    const auto from = caller_of(*context, parts_);
-    if (!from)
-      return stop(from.error());
-    if (auto in_time = call->enter(from->counted_as, call_class::forward); !in_time)
-      return stop(in_time.error());
-    if (!parts_.relay)
-      return stop(unimplemented());
-    if (from->end.node_id.empty())
-      return stop(announce_first());
-    Request request;
-    Header header;
-    if (auto wrong = read(*in, request, header))
-      return stop(wrong);
-    const auto left = time_left(*context, &header);
-    if (!left)
-      return stop(left.error());
-    if (!is_first(call, parts_, *from, name, header.request_id(), *in))
-      return call->reactor();
-    request.from = from->end;
-    request.work.header.deadline_steady_us = parts_.time->steady_us() + left->count() * 1'000;
+    asked->what.work.header.deadline_steady_us = parts_.time->steady_us() + asked->left.count() * 1'000;
     auto* const reactor = call->reactor();
     parts_.desk->ask(caf::actor_cast<caf::strong_actor_ptr>(parts_.relay),
-                     caf::make_message(std::move(request)), *left, [call](caf::expected<caf::message> reply) {
+                     caf::make_message(std::move(asked->what)), asked->left,
+                     [call](caf::expected<caf::message> reply) {
                        if (!reply)
                          return call->finish(reply.error());
                        grpc::ByteBuffer made;
