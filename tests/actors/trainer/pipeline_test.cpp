@@ -14,6 +14,20 @@ uint64_t optimizer_steps(node_fixture& node, const layer_worker_actor& of) {
   return view->optimizer_step;
 }
 
+void in_two_stages(node_fixture& node) {
+  node.options.diloco_steps = 100;
+  node.options.enabled = false;
+  node.stages = 2;
+}
+
+void pass_seconds(node_fixture& node, int seconds) {
+  for (int second = 0; second < seconds; ++second) {
+    node.clock->advance_s(1);
+    node.sched.advance_time(std::chrono::seconds(1));
+    node.sched.run();
+  }
+}
+
 } // namespace
 
 TEST_CASE("a pipeline counts the micro-batches that are under way, and adds losses in their order") {
@@ -62,9 +76,7 @@ TEST_CASE("training through two stages takes the same steps on both, and begins 
   alone.run_to(20);
 
   node_fixture node;
-  node.options.diloco_steps = 100;
-  node.options.enabled = false;
-  node.stages = 2;
+  in_two_stages(node);
   node.spawn();
   node.start();
   node.run_to(20);
@@ -78,9 +90,7 @@ TEST_CASE("training through two stages takes the same steps on both, and begins 
 
 TEST_CASE("a step that a stage loses is done again everywhere with the same batch") {
   node_fixture node;
-  node.options.diloco_steps = 100;
-  node.options.enabled = false;
-  node.stages = 2;
+  in_two_stages(node);
   const auto reference = [] {
     node_fixture undisturbed;
     undisturbed.options.diloco_steps = 100;
@@ -108,11 +118,7 @@ TEST_CASE("a step that a stage loses is done again everywhere with the same batc
   caf::anon_send(node.loop, set_training{true});
   node.sched.run();
   // The stage was given up; a moment later it is bound again.
-  for (int second = 0; second < 10 && node.progress()->inner_step < 8; ++second) {
-    node.clock->advance_s(1);
-    node.sched.advance_time(std::chrono::seconds(1));
-    node.sched.run();
-  }
+  pass_seconds(node, 10);
   CHECK(node.progress()->inner_step == 8);
   CHECK(node.losses == reference);
   CHECK(optimizer_steps(node, node.worker) == 8);
@@ -121,9 +127,7 @@ TEST_CASE("a step that a stage loses is done again everywhere with the same batc
 
 TEST_CASE("training waits while nobody holds the other layers, says so, and goes on when somebody does") {
   node_fixture node;
-  node.options.diloco_steps = 100;
-  node.options.enabled = false;
-  node.stages = 2;
+  in_two_stages(node);
   node.spawn();
   node.network->down.insert(work_network::address_of(1));
   node.start();
@@ -136,20 +140,14 @@ TEST_CASE("training waits while nobody holds the other layers, says so, and goes
   CHECK(status->state == actor_status::health::degraded);
   CHECK(node.progress()->error == "Nobody holds layer 1.");
   node.network->down.clear();
-  for (int second = 0; second < 5; ++second) {
-    node.clock->advance_s(1);
-    node.sched.advance_time(std::chrono::seconds(1));
-    node.sched.run();
-  }
+  pass_seconds(node, 5);
   CHECK(node.progress()->inner_step == 3);
   CHECK(node.progress()->error.empty());
 }
 
 TEST_CASE("a stage is released when training stops, and binds to whoever comes next") {
   node_fixture node;
-  node.options.diloco_steps = 100;
-  node.options.enabled = false;
-  node.stages = 2;
+  in_two_stages(node);
   node.spawn();
   node.start();
   node.run_to(4);
