@@ -13,17 +13,16 @@
 #include "gateway/grpc/credentials.hpp"
 #include "gateway/grpc/server.hpp"
 #include "gateway/http/server.hpp"
-#include "gateway/mirror/curl_fetcher.hpp"
 #include "gateway/node/actor_setup.hpp"
 #include "gateway/node/base_groups.hpp"
 #include "gateway/node/console_feed.hpp"
+#include "gateway/node/data_preparation.hpp"
 #include "gateway/node/description.hpp"
 #include "gateway/node/economics.hpp"
 #include "gateway/node/live_settings.hpp"
 #include "gateway/node/main_loop.hpp"
 #include "gateway/node/model_group.hpp"
 #include "gateway/node/start_identity.hpp"
-#include "gateway/node/tokenizer_recovery.hpp"
 #if NEUROSHARD_HAVE_CPU_BACKEND
 #include "kernels/cpu/cpu_backend.hpp"
 #endif
@@ -38,7 +37,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <future>
 #include <iostream>
 #include <thread>
@@ -444,49 +442,18 @@ void node::show_words() {
 
 void node::prepare_data() {
   preparation_ = std::thread([this] {
-    const auto& c = loaded_.config;
-    text::dataset_options how;
-    how.corpus = c.data.corpus;
-    how.shards = c.data.shards;
-    how.cache_directory = directory_->paths().data_cache();
-    how.tokenizer_path = c.data.tokenizer;
-    how.vocab_size = static_cast<uint32_t>(c.data.vocab_size);
-    how.held_out = c.data.held_out;
-    how.storage_bytes_max = static_cast<uint64_t>(c.data.max_storage_mb) * 1'000'000;
-    const auto recovered = recover_tokenizer(
-        how.tokenizer_path, directory_->paths().checkpoints(who_.identity->wallet_id(), c.instance), shape_);
-    if (!recovered)
-      return loop_.post([this, why = recovered.status().message()] { data_failed(why); });
-    if (!recovered->empty())
-      log::warn("data", "tokenizer-recovered path={} from-checkpoint={}", how.tokenizer_path, *recovered);
-    how.mirror = make_curl_fetcher(software, authorities_of_environment());
-    how.tell = [](const std::string& line) { log::warn("data", "{}", line); };
-    if (how.corpus.empty() && how.shards.empty()) {
-      // Serving only: the tokenizer that goes with the checkpoint, or plain bytes.
-      auto tokens = std::filesystem::exists(how.tokenizer_path)
-                        ? text::tokenizer::load(how.tokenizer_path)
-                        : kernels::result<text::tokenizer>(text::tokenizer{});
-      if (!tokens)
-        return loop_.post([this, why = tokens.status().message()] { data_failed(why); });
-      auto shared = std::make_shared<const text::tokenizer>(std::move(*tokens));
-      return loop_.post([this, shared] { data_ready(nullptr, shared); });
-    }
+    const auto& paths = directory_->paths();
+    const data_places where{paths.data_cache(),
+                            paths.checkpoints(who_.identity->wallet_id(), loaded_.config.instance), software};
     text::progress watch;
     watch.cancel = &cancel_preparation_;
     watch.report = [this](std::string_view phase, double fraction) {
       loop_.post([this, phase = std::string(phase), fraction] { feed_->preparing(phase, fraction); });
     };
-    auto made = text::prepare_dataset(how, watch);
+    auto made = prepare_node_data(loaded_.config, shape_, where, watch);
     if (!made)
       return loop_.post([this, why = made.status().message()] { data_failed(why); });
-    for (const auto& warning : made->warnings)
-      log::warn("data", "{}", warning);
-    auto data = std::make_shared<const text::dataset>(std::move(*made));
-    log::info("data", "ready shards={} vocabulary={} learned={} built={}",
-              data->source->training_ids().size(), data->tokens.vocab_size(), data->tokenizer_learned,
-              data->shards_built);
-    auto tokens = std::shared_ptr<const text::tokenizer>(data, &data->tokens);
-    loop_.post([this, data, tokens] { data_ready(data, tokens); });
+    loop_.post([this, data = made->data, tokens = made->tokens] { data_ready(data, tokens); });
   });
 }
 
