@@ -118,11 +118,8 @@ void inference_scheduler_state::send_along(const model_route& route, forward_req
   const auto budget_ms = static_cast<uint32_t>((patience - answer_margin).count());
   self->request(parts.link, patience,
                 peer_call<routed_forward>{address_of(first), std::move(whole), budget_ms})
-      .then(std::move(well), [badly, id = first.node_id](const caf::error& e) {
-        auto what = problem_of(e);
-        what.details.emplace_back("failed_hop", id); // one that is named already comes first
-        badly(refuse(code_of(e), std::move(what)));
-      });
+      .then(std::move(well),
+            [badly, id = first.node_id](const caf::error& e) { badly(failed_at_hop(e, id)); });
 }
 
 /// A generation may end in the middle of an answer's rows: what follows from that waits until the answer is

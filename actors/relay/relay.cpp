@@ -1,6 +1,6 @@
 #include "actors/relay/relay.hpp"
 
-#include "actors/common/log.hpp"
+#include "actors/relay/route_hops.hpp"
 #include "actors/relay/row_gaps.hpp"
 
 #include <algorithm>
@@ -88,15 +88,6 @@ uint32_t relay_state::budget_ms(int64_t deadline_us, size_t hops) const {
   const int64_t left = (deadline_us == 0 ? longest_hop_us : deadline_us - parts.time->steady_us()) -
                        hop_margin_us * static_cast<int64_t>(hops);
   return static_cast<uint32_t>(std::clamp<int64_t>(left / 1'000, 0, longest_hop_us / 1'000));
-}
-
-caf::error relay_state::failed_at(const std::string& node_id, const caf::error& why) const {
-  auto what = problem_of(why);
-  const bool named = std::any_of(what.details.begin(), what.details.end(),
-                                 [](const auto& detail) { return detail.first == "failed_hop"; });
-  if (!named)
-    what.details.emplace_back("failed_hop", node_id);
-  return refuse(code_of(why), std::move(what));
 }
 
 caf::error relay_state::refuse_call(const connection_end& from, size_t hops, int64_t deadline_us) const {
@@ -211,7 +202,7 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
     auto why = parts.link ? precondition_of_call(errc::timeout, "budget",
                                                  "No time is left for the rest of the route.")
                           : refuse(errc::unavailable, "This node calls no other.");
-    return void(promise.deliver(failed_at(hop.node_id, why)));
+    return void(promise.deliver(failed_at_hop(why, hop.node_id)));
   }
   auto held = std::make_shared<routed_forward>(std::move(next));
   find(hop, [me = self, held, promise, own, gaps, by_rows, budget, id = hop.node_id,
@@ -219,7 +210,7 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
     auto& state = me->state;
     if (!to) {
       --state.calls;
-      return void(promise.deliver(state.failed_at(id, to.error())));
+      return void(promise.deliver(failed_at_hop(to.error(), id)));
     }
     me->request(state.parts.link, std::chrono::milliseconds(budget) + std::chrono::seconds(1),
                 peer_call<routed_forward>{std::move(*to), std::move(*held), budget})
@@ -233,13 +224,13 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
                   (by_rows && all_failed(reply.work) && !reply.hops.empty() && reply.hops.size() < hops);
               if (!whole || (by_rows && !gaps->fill(reply.work, state.options.node_id)))
                 return void(promise.deliver(
-                    state.failed_at(id, refuse(errc::unavailable, "The peer's answer does not fit."))));
+                    failed_at_hop(refuse(errc::unavailable, "The peer's answer does not fit."), id)));
               reply.hops.insert(reply.hops.begin(), own);
               promise.deliver(std::move(reply));
             },
             [me, promise, id](caf::error& why) mutable {
               --me->state.calls;
-              promise.deliver(me->state.failed_at(id, why));
+              promise.deliver(failed_at_hop(why, id));
             });
   });
 }
@@ -286,7 +277,7 @@ void relay_state::computed(std::shared_ptr<routed_backward> call, backward_promi
         : parts.link
             ? precondition_of_call(errc::timeout, "budget", "No time is left for the rest of the route.")
             : refuse(errc::unavailable, "This node calls no other.");
-    return void(promise.deliver(failed_at(hop.node_id, why)));
+    return void(promise.deliver(failed_at_hop(why, hop.node_id)));
   }
   auto next = std::make_shared<routed_backward>();
   next->work = std::move(call->work);
@@ -299,7 +290,7 @@ void relay_state::computed(std::shared_ptr<routed_backward> call, backward_promi
     auto& state = me->state;
     if (!to) {
       --state.calls;
-      return void(promise.deliver(state.failed_at(id, to.error())));
+      return void(promise.deliver(failed_at_hop(to.error(), id)));
     }
     me->request(state.parts.link, std::chrono::milliseconds(budget) + std::chrono::seconds(1),
                 peer_call<routed_backward>{std::move(*to), std::move(*next), budget})
@@ -309,13 +300,13 @@ void relay_state::computed(std::shared_ptr<routed_backward> call, backward_promi
               --state.calls;
               if (reply.hops.size() != hops)
                 return void(promise.deliver(
-                    state.failed_at(id, refuse(errc::unavailable, "The peer's answer does not fit."))));
+                    failed_at_hop(refuse(errc::unavailable, "The peer's answer does not fit."), id)));
               reply.hops.insert(reply.hops.begin(), own);
               promise.deliver(std::move(reply));
             },
             [me, promise, id](caf::error& why) mutable {
               --me->state.calls;
-              promise.deliver(me->state.failed_at(id, why));
+              promise.deliver(failed_at_hop(why, id));
             });
   });
 }

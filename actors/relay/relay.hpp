@@ -59,7 +59,6 @@ struct relay_state {
   void learn(std::function<void()> then);
   /// Time for the next hop: what is left, less 20 ms for each hop of the route received.
   uint32_t budget_ms(int64_t deadline_us, size_t hops) const;
-  caf::error failed_at(const std::string& node_id, const caf::error& why) const;
   actor_status report() const;
 };
 

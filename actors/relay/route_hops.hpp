@@ -3,6 +3,7 @@
 #include "actors/peer_link/peer_link_actor.hpp"
 #include "actors/relay/relay_actor.hpp"
 
+#include <string>
 #include <vector>
 
 /// A route as the peer manager gives it, in the words of the calls along it.
@@ -28,6 +29,11 @@ inline std::vector<work_hop> hops_back_to_second(const model_route& route) {
     hops.push_back(hop_of(route.hops[i - 1]));
   return hops;
 }
+
+/// The node that a call along a route failed at; empty: not told.
+std::string failed_hop_of(const caf::error& why);
+/// The same failure, with the node named unless one is named already: who is further on knows better.
+caf::error failed_at_hop(const caf::error& why, const std::string& node_id);
 
 inline peer_address address_of(const route_hop& hop) {
   return {hop.node_id, hop.address, hop.tls_cert_sha256};

@@ -15,14 +15,6 @@ constexpr auto bind_timeout = std::chrono::seconds(30);
 constexpr auto release_timeout = std::chrono::seconds(5);
 constexpr int64_t route_pause_us = 500'000; ///< between two looks for a route
 
-/// The node that a failure happened at; empty: this one, or not known.
-std::string failed_node_of(const caf::error& why) {
-  for (const auto& [key, value] : problem_of(why).details)
-    if (const auto* id = std::get_if<std::string>(&value); id && key == "failed_hop")
-      return *id;
-  return {};
-}
-
 } // namespace
 
 void trainer_state::find_route() {
@@ -135,11 +127,8 @@ void trainer_state::ask_stage(size_t stage, backward_request call, std::chrono::
       std::min<int64_t>(patience.count(), std::chrono::milliseconds(std::chrono::seconds(30)).count()));
   self->request(parts.link, patience + std::chrono::seconds(1),
                 peer_call<routed_backward>{address_of(hop), std::move(whole), budget})
-      .then(well, [answered, id = hop.node_id](const caf::error& e) {
-        auto what = problem_of(e);
-        what.details.emplace_back("failed_hop", id);
-        answered(nullptr, refuse(code_of(e), std::move(what)));
-      });
+      .then(well,
+            [answered, id = hop.node_id](const caf::error& e) { answered(nullptr, failed_at_hop(e, id)); });
 }
 
 /// Nobody waits for the answers: a stage that hears nothing ends the binding by itself.
@@ -152,7 +141,7 @@ void trainer_state::release_stages() {
 }
 
 void trainer_state::leave_route(const caf::error& why) {
-  if (auto node = failed_node_of(why); !node.empty() && node != options.node_id) {
+  if (auto node = failed_hop_of(why); !node.empty() && node != options.node_id) {
     log::warn(name, "stage-lost node={} why=\"{}\"", node, problem_of(why).message);
     failed_nodes.push_back(std::move(node));
   }

@@ -134,7 +134,9 @@ void trainer_state::send_gradient(size_t index) {
                     },
                     failed);
           },
-          failed);
+          [failed, last = route.hops.back().node_id](const caf::error& e) {
+            failed(failed_at_hop(e, last));
+          });
 }
 
 void trainer_state::part_finished(const std::vector<hop_report>& hops) {
@@ -312,8 +314,7 @@ void trainer_state::step_failed(const caf::error& why) {
     return skip("the loss or the gradient is not finite", true);
   if (what.reason == "not_bound")
     bound = false;
-  const bool elsewhere = std::any_of(what.details.begin(), what.details.end(),
-                                     [](const auto& detail) { return detail.first == "failed_hop"; });
+  const bool elsewhere = !failed_hop_of(why).empty();
   if (what.reason == "out_of_memory") {
     if (state.batch_size <= 1)
       return fail("a batch of one sequence does not fit in memory");
