@@ -11,11 +11,16 @@ def grpc_address(node):
 
 class Cluster(NodeTest):
     def start_nodes(self, count, **settings):
+        """All at once: one that comes when the others have ended a round stays apart."""
         nodes = []
         for i in range(count):
             seeds = [grpc_address(nodes[0])] if nodes else []
             nodes.append(self.node(f"node-{i}", settings={"grpc_host": "127.0.0.1", "cpu_threads": 1, "seed_peers": seeds,
-                                                          **settings}).start())
+                                                          **settings}))
+        for node in nodes:
+            node.start(ready=False)
+        for node in nodes:
+            node.wait_listening()
         return nodes
 
     def outer(self, node):
@@ -44,7 +49,8 @@ class Cluster(NodeTest):
         wait_for(lambda: self.outer(driver) > before + 1, 90, "further outer steps", driver)
 
     def test_three_nodes_with_the_whole_model_end_each_round_with_the_same_weights(self):
-        nodes = self.start_nodes(3, **{"training.diloco_steps": 1500})
+        # A round of ten seconds on a quiet machine: long enough to meet in.
+        nodes = self.start_nodes(3, **{"training.diloco_steps": 4000})
         wait_for(lambda: all(self.outer(node) >= 2 for node in nodes), 120, "two outer steps", nodes[0])
 
         def agree():
