@@ -192,12 +192,14 @@ private:
                               return end(wrong);
                             offset_ += chunk->data->size();
                             last_ = chunk->last;
+                            if (last_) // before the peer sees the end, and may ask for the next
+                              closed();
                             StartWrite(&message_);
                           });
   }
   void closed() override {
     if (stream_id_ != 0)
-      tell(parts_.checkpoints, close_checkpoint{stream_id_});
+      tell(parts_.checkpoints, close_checkpoint{std::exchange(stream_id_, 0)});
   }
 
   CheckpointChunk message_;
