@@ -2,7 +2,8 @@
 
 A doctest program and a Python unittest say how many cases they ran; any other test counts as one. A program that fails
 without failing a case (it crashed, ran into its time limit, or could not start) counts as one failed case more. Prints the
-programs that failed, and on the last line "PASSED FAILED".
+programs that failed, and on the last line "PASSED FAILED". With the log of a second run of those that failed, its results
+count for them, and each program that needed it is named.
 """
 import re
 import sys
@@ -32,31 +33,48 @@ def cases(text, program_passed):
     return passed, failed
 
 
-def main(log, ctest_status):
+def programs(log):
+    """{name: (passed, failed)} of each program in a log; None where there is no log."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError as error:
         print(f"FAIL: no log of ctest: {error.strerror}")
-        print("0 1")
-        return
+        return None
+    found = {}
     starts = [(match.start(), match.group(1)) for match in BLOCK.finditer(text)]
-    total_passed = total_failed = 0
     for index, (start, name) in enumerate(starts):
         end = starts[index + 1][0] if index + 1 < len(starts) else len(text)
         block = text[start:end]
         # ctest ends each block with its verdict.
-        program_passed = re.search(r"^Test Passed\.$", block, re.MULTILINE) is not None
-        passed, failed = cases(block, program_passed)
+        found[name] = cases(block, re.search(r"^Test Passed\.$", block, re.MULTILINE) is not None)
+    return found
+
+
+def with_second_run(first, second):
+    """(results, names that failed at first and passed alone)"""
+    unsteady = [name for name, (_, failed) in second.items() if failed == 0]
+    return {**first, **second}, unsteady
+
+
+def main(log, ctest_status, second_log=None):
+    results = programs(log)
+    second = programs(second_log) if second_log else {}
+    if results is None or second is None:
+        print("0 1")
+        return
+    results, unsteady = with_second_run(results, second)
+    for name in unsteady:
+        print(f"UNSTEADY: {name}: failed beside other tests, passed alone")
+    for name, (passed, failed) in results.items():
         if failed:
             print(f"FAIL: {name}: {failed} of {passed + failed} cases")
-        total_passed += passed
-        total_failed += failed
+    total_failed = sum(failed for _, failed in results.values())
     if ctest_status != 0 and total_failed == 0:
         print("FAIL: ctest failed without a failed test")
         total_failed = 1
-    print(total_passed, total_failed)
+    print(sum(passed for passed, _ in results.values()), total_failed)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])

@@ -1,7 +1,7 @@
 """Tests of count_cases."""
 import unittest
 
-from count_cases import cases
+from count_cases import cases, with_second_run
 
 DOCTEST = "[doctest] test cases:  7 |  6 passed | 1 failed | 0 skipped\n"
 
@@ -25,6 +25,12 @@ class Counting(unittest.TestCase):
     def test_a_crash_is_a_failure_of_its_own(self):
         self.assertEqual(cases("[doctest] test cases: 3 | 3 passed | 0 failed |\n", False), (3, 1))
         self.assertEqual(cases("", False), (0, 1))
+
+    def test_a_second_run_counts_for_what_failed_in_the_first(self):
+        first = {"a": (3, 0), "b": (2, 1), "c": (0, 1)}
+        results, unsteady = with_second_run(first, {"b": (3, 0), "c": (0, 1)})
+        self.assertEqual(results, {"a": (3, 0), "b": (3, 0), "c": (0, 1)})
+        self.assertEqual(unsteady, ["b"])
 
 
 if __name__ == "__main__":
