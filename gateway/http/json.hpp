@@ -44,7 +44,9 @@ public:
   bool has(std::string_view name) const noexcept;
   /// Text of at least `min` and at most `max` bytes.
   std::optional<std::string> text(std::string_view name, bool required, size_t min, size_t max);
-  std::optional<int64_t> integer(std::string_view name, bool required, int64_t min, int64_t max);
+  /// min <= value <= max; with `clamps` set, any larger integer counts as max.
+  std::optional<int64_t> integer(std::string_view name, bool required, int64_t min, int64_t max,
+                                 bool clamps = false);
   std::optional<uint64_t> unsigned64(std::string_view name);
   /// Finite, min <= value <= max; with `above` set, min is excluded.
   std::optional<double> real(std::string_view name, double min, double max, bool above = false);

@@ -124,8 +124,8 @@ struct builder : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, builder> {
   }
 };
 
-/// A decimal text as digits x 10^exponent, without leading or trailing zeros; false for more than 40 digits
-/// that count.
+/// A decimal text as digits x 10^exponent, without leading or trailing zeros; false for an exponent beyond
+/// 1,000.
 bool integral_digits(std::string_view number, std::string& digits, int& exponent, bool& negative) {
   size_t at = 0;
   negative = !number.empty() && number[0] == '-';
@@ -159,7 +159,7 @@ bool integral_digits(std::string_view number, std::string& digits, int& exponent
     digits.pop_back();
     ++exponent;
   }
-  return any && digits.size() <= 40;
+  return any;
 }
 
 } // namespace
@@ -286,18 +286,22 @@ std::optional<std::string> field_reader::text(std::string_view name, bool requir
   return v->text;
 }
 
-std::optional<int64_t> field_reader::integer(std::string_view name, bool required, int64_t min, int64_t max) {
+std::optional<int64_t> field_reader::integer(std::string_view name, bool required, int64_t min, int64_t max,
+                                             bool clamps) {
   const json_value* v = want(name, required, json_value::kind::number, "an integer");
   if (!v)
     return std::nullopt;
   std::string digits;
   int exponent = 0;
   bool negative = false;
-  if (integral_digits(v->text, digits, exponent, negative) && !digits.empty() && exponent < 0) {
+  const bool read = integral_digits(v->text, digits, exponent, negative);
+  if (read && !digits.empty() && exponent < 0) {
     complain(name, "wrong_type", fmt::format("{}{} must be an integer.", prefix_, name));
     return std::nullopt;
   }
   const auto n = integral_value(v->text);
+  if (clamps && read && !negative && (!n || *n > max))
+    return max;
   if (!n || *n < min || *n > max) {
     out_of_range(name, min, max, fmt::format("an integer from {} to {}", min, max));
     return std::nullopt;

@@ -41,8 +41,7 @@ caf::expected<parsed_request> parse_request(const gateway& g, const std::string&
   what.top_p = static_cast<float>(in.real("top_p", 0, 1, true).value_or(1));
   // Above any vocabulary is the same as the whole vocabulary.
   what.top_k = static_cast<uint32_t>(
-      std::min<int64_t>(in.integer("top_k", false, 0, std::numeric_limits<int64_t>::max()).value_or(50),
-                        std::numeric_limits<int32_t>::max()));
+      in.integer("top_k", false, 0, std::numeric_limits<int32_t>::max(), true).value_or(50));
   what.stop = in.texts("stop", 16, 128);
   out.stream = in.boolean("stream").value_or(false);
   what.seed = in.unsigned64("seed");
