@@ -184,7 +184,8 @@ generation_run_ptr generation_desk::start(request_mark mark) {
 std::optional<generation_desk::client> generation_desk::join(const generation_run_ptr& run,
                                                              connection& link) {
   const std::lock_guard hold(guard_);
-  if (run->cancelled_)
+  // Under a key what was delivered is the answer all the same.
+  if (run->cancelled_ || (run->delivered_ && run->mark_.key.empty()))
     return std::nullopt;
   return run->clients_.insert(run->clients_.end(),
                               {link.weak_from_this(), link.home(), std::make_shared<waker>(), true});

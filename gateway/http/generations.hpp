@@ -114,7 +114,7 @@ public:
   std::vector<run_client> live_clients(const generation_run_ptr& run);
 
   generation_run_ptr start(request_mark mark);
-  /// Nothing when the run has been cancelled meanwhile.
+  /// Nothing when the run has been cancelled meanwhile or, without a key, its result has reached a client.
   std::optional<client> join(const generation_run_ptr& run, connection& link);
   /// True when nobody waits any more and the generation is to be cancelled at once.
   bool admitted(const generation_run_ptr& run, std::string id);

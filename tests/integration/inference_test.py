@@ -56,8 +56,11 @@ class Inference(NodeTest):
         again = self.ask(node, prompt="in the ", max_tokens=24, seed=7)
         self.assertEqual((again["text"], again["model_hash"]), (first["text"], first["model_hash"]))
         self.assertNotEqual(again["id"], first["id"])
-        others = {self.ask(node, prompt="in the ", max_tokens=24)["text"] for _ in range(6)}
-        self.assertGreater(len(others), 1)
+        # Each equal request without a seed is a generation of its own, with a seed of its own.
+        others = [self.ask(node, prompt="in the ", max_tokens=24) for _ in range(6)]
+        for field in ("id", "seed"):
+            self.assertEqual(len({other[field] for other in others}), 6, others)
+        self.assertGreater(len({other["text"] for other in others}), 1, others)
         # The seed that was drawn is told, and repeats its answer.
         drawn = self.ask(node, prompt="in the ", max_tokens=24)
         self.assertEqual(self.ask(node, prompt="in the ", max_tokens=24, seed=drawn["seed"])["text"], drawn["text"])

@@ -159,7 +159,8 @@ task<response> stream_generation(gateway& g, exchange& x, generation_request wha
   co_return r;
 }
 
-/// Whether every client of a run has in truth gone: looks at their sockets, each on its own lane.
+/// Whether every client of a run has in truth gone: looks at their sockets, each on its own lane. One that
+/// has closed after its response has it: that is settled first, so that nobody joins what was delivered.
 task<bool> all_gone(const exchange& x, std::vector<run_client> clients) {
   struct survey {
     waker wait;
@@ -172,6 +173,8 @@ task<bool> all_gone(const exchange& x, std::vector<run_client> clients) {
   for (const run_client& c : clients)
     c.home->post([asked, home, link = c.link] {
       const auto held = link.lock();
+      if (held)
+        held->settle_by_look();
       const bool gone = !held || held->peer_gone();
       home->post([asked, gone] {
         asked->connected = asked->connected || !gone;
@@ -227,15 +230,16 @@ task<response> whole_generation(gateway& g, exchange& x, generation_request what
   if (known.conflict)
     co_return error_response(known.conflict, x.request_id);
   generation_run_ptr run = known.join;
-  for (size_t i = 0; !run && i < known.doubtful.size(); ++i) {
-    const auto clients = g.generations->live_clients(known.doubtful[i]);
-    const bool gone = co_await all_gone(x, clients);
-    if (gone)
-      run = known.doubtful[i];
-  }
   std::optional<generation_desk::client> joined;
   if (run)
     joined = g.generations->join(run, x.link);
+  for (size_t i = 0; !joined && i < known.doubtful.size(); ++i) {
+    run = known.doubtful[i];
+    const auto clients = g.generations->live_clients(run);
+    const bool gone = co_await all_gone(x, clients);
+    if (gone)
+      joined = g.generations->join(run, x.link);
+  }
   const bool mine = !joined;
   if (mine) {
     run = g.generations->start(*mark);

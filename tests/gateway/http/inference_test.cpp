@@ -520,6 +520,39 @@ TEST_CASE_FIXTURE(node_fixture, "identical requests of connected clients run sep
   CHECK(text_at(third.receive().json(), "text") == "c");
 }
 
+TEST_CASE_FIXTURE(node_fixture,
+                  "an answer read by a client that closed is not given to the next, however late "
+                  "the server sees the close") {
+  scheduler->run = [](const generation_request& r, const std::string& id) {
+    r.sink->done(finished(id, "x"));
+  };
+  settings.threads = 2;
+  std::promise<void> entered, opened;
+  services.config = [&, open = opened.get_future().share()] {
+    entered.set_value();
+    open.wait();
+    return config;
+  };
+  start();
+  // Connections go to the threads in turn: the second and the fourth share one, the first and the third the
+  // other.
+  client first = connect(), second = connect(), holds = connect(), after = connect();
+  first.send(inference_bytes(simple));
+  CHECK(text_at(first.receive().json(), "id") == scheduler->id_of(0));
+  holds.send("GET /api/v1/config HTTP/1.1\r\nHost: x\r\n" + bearer() + "\r\n");
+  entered.get_future().wait();
+  first.close(); // nobody looks at it now
+  second.send(inference_bytes(simple));
+  for (int i = 0; i < 5000 && server->in_flight() < 2; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  // What comes after it on its thread is answered: by now it has asked for the first one's socket.
+  CHECK(after.request("GET", "/api/v1/wallet/balance", bearer()).status != 0);
+  opened.set_value();
+  CHECK(text_at(second.receive().json(), "id") == scheduler->id_of(1));
+  CHECK(scheduler->count() == 2);
+  CHECK(holds.receive().status == 200);
+}
+
 TEST_CASE_FIXTURE(node_fixture, "Idempotency-Key returns the stored response, and refuses another body") {
   scheduler->run = [](const generation_request& r, const std::string& id) {
     r.sink->done(finished(id, r.prompt));
