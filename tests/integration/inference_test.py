@@ -48,27 +48,29 @@ class Inference(NodeTest):
 
     def test_answers_are_whole_repeatable_and_the_same_streamed(self):
         node = self.trained()
-        first = self.ask(node, prompt="in the ", max_tokens=24, seed=7)
+        # No space behind the prompt: that is a token the corpus never has there, and at some steps nothing but the end of the
+        # text follows it, whatever the seed.
+        first = self.ask(node, prompt="in the", max_tokens=24, seed=7)
         self.check_answer(first, 24)
         self.assertEqual(first["tokens_generated"], first["usage"]["completion_tokens"])
         self.assertEqual((first["seed"], first["cost"]["amount"]), (7, 0.0))
         self.assertRegex(first["model_hash"], r"^[0-9a-f]{64}$")
-        again = self.ask(node, prompt="in the ", max_tokens=24, seed=7)
+        again = self.ask(node, prompt="in the", max_tokens=24, seed=7)
         self.assertEqual((again["text"], again["model_hash"]), (first["text"], first["model_hash"]))
         self.assertNotEqual(again["id"], first["id"])
         # Each equal request without a seed is a generation of its own, with a seed of its own.
-        others = [self.ask(node, prompt="in the ", max_tokens=24) for _ in range(6)]
+        others = [self.ask(node, prompt="in the", max_tokens=24) for _ in range(6)]
         for field in ("id", "seed"):
             self.assertEqual(len({other[field] for other in others}), 6, others)
         self.assertGreater(len({other["text"] for other in others}), 1, others)
         # The seed that was drawn is told, and repeats its answer.
-        drawn = self.ask(node, prompt="in the ", max_tokens=24)
-        self.assertEqual(self.ask(node, prompt="in the ", max_tokens=24, seed=drawn["seed"])["text"], drawn["text"])
-        greedy = {self.ask(node, prompt="in the ", max_tokens=16, temperature=0)["text"] for _ in range(3)}
+        drawn = self.ask(node, prompt="in the", max_tokens=24)
+        self.assertEqual(self.ask(node, prompt="in the", max_tokens=24, seed=drawn["seed"])["text"], drawn["text"])
+        greedy = {self.ask(node, prompt="in the", max_tokens=16, temperature=0)["text"] for _ in range(3)}
         self.assertEqual(len(greedy), 1)
-        self.assertEqual(self.ask(node, prompt="in the ", max_tokens=16, top_k=1)["text"], *greedy)
+        self.assertEqual(self.ask(node, prompt="in the", max_tokens=16, top_k=1)["text"], *greedy)
 
-        frames = list(node.stream({"prompt": "in the ", "max_tokens": 24, "seed": 7, "logprobs": True}))
+        frames = list(node.stream({"prompt": "in the", "max_tokens": 24, "seed": 7, "logprobs": True}))
         last = frames.pop()
         self.assertEqual(last["token"], "[DONE]")
         self.check_answer(last, 24)
@@ -78,9 +80,9 @@ class Inference(NodeTest):
         for frame in frames:
             self.assertLessEqual(frame["logprob"], 0)
             self.assertTrue(math.isfinite(frame["logprob"]))
-        self.assertNotIn("logprob", next(node.stream({"prompt": "in the ", "max_tokens": 4})))
+        self.assertNotIn("logprob", next(node.stream({"prompt": "in the", "max_tokens": 4})))
 
-        one = self.ask(node, prompt="in the ", max_tokens=1)
+        one = self.ask(node, prompt="in the", max_tokens=1)
         self.assertEqual(one["usage"]["completion_tokens"], 1)
         # Pages are renewed once a second.
         wait_for(lambda: node.metrics()["inference"]["requests_total"] >= 16, 5, "16 requests", node)
