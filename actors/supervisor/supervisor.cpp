@@ -51,6 +51,9 @@ node_actors make_fronts(caf::actor_system& system) {
   add(made.keeper, "proof_keeper");
   add(made.worker, "layer_worker");
   add(made.checkpointer, "checkpointer");
+  add(made.checkpoint_link, "checkpoint_link");
+  add(made.checkpoint_server, "checkpoint_server");
+  add(made.checkpoint_receiver, "checkpoint_receiver");
   add(made.exchanger, "gradient_exchanger");
   add(made.trainer, "trainer");
   add(made.scheduler, "inference_scheduler");
@@ -229,6 +232,10 @@ void supervisor_state::stop_stage(pointer self, const char* who, const Front& wh
 void supervisor_state::stop_inference(pointer self) {
   stop_deadline_us = time->steady_us() + std::chrono::microseconds(stop_budget).count();
   caf::anon_send(actors.telemetry, state_changed{node_state::draining});
+  // What is on its way to or from another node goes on elsewhere, or later; who waits for it here waits no
+  // more.
+  caf::anon_send(actors.checkpoint_receiver, drain_atom_v);
+  caf::anon_send(actors.checkpoint_server, drain_atom_v);
   stop_stage(self, "inference_scheduler", actors.scheduler, patience(inference_patience, {}), drain_atom_v,
              &supervisor_state::stop_trainer);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/checkpointer/checkpoint_stream_actor.hpp"
 #include "actors/checkpointer/checkpointer_actor.hpp"
 #include "actors/common/actor_status.hpp"
 #include "actors/gradient_exchanger/gradient_exchanger_actor.hpp"
@@ -40,6 +41,9 @@ struct node_actors {
   proof_keeper_actor keeper;
   layer_worker_actor worker;
   checkpointer_actor checkpointer;
+  checkpoint_link_actor checkpoint_link;
+  checkpoint_server_actor checkpoint_server;
+  checkpoint_receiver_actor checkpoint_receiver;
   gradient_exchanger_actor exchanger;
   trainer_actor trainer;
   inference_scheduler_actor scheduler;

@@ -25,6 +25,8 @@ struct data_paths {
   std::string checkpoints() const { return root + "/checkpoints"; }
   /// `wallet_id`: 16 hex digits.
   std::string checkpoints(const std::string& wallet_id, int64_t instance) const;
+  /// Of other nodes, on their way here.
+  std::string incoming_checkpoints() const { return root + "/checkpoints/incoming"; }
   std::string data_cache() const { return root + "/data_cache"; }
   std::string training_logs() const { return root + "/training_logs"; }
   std::string logs() const { return root + "/logs"; }

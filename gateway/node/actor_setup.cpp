@@ -15,6 +15,7 @@ actor_setup::actor_setup(int64_t threads) {
   add_message_types<caf::id_block::neuroshard_ledger>();
   add_message_types<caf::id_block::neuroshard_layer_worker>();
   add_message_types<caf::id_block::neuroshard_checkpointer>();
+  add_message_types<caf::id_block::neuroshard_checkpoint_stream>();
   add_message_types<caf::id_block::neuroshard_trainer>();
   add_message_types<caf::id_block::neuroshard_inference_scheduler>();
   add_message_types<caf::id_block::neuroshard_telemetry>();

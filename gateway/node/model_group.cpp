@@ -81,7 +81,7 @@ caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const mod
                                             const node_actors& fronts) {
   const auto c = plan.config();
   checkpointer_options options;
-  options.folder = plan.paths.checkpoints(plan.identity->wallet_id(), c->instance);
+  options.folder = checkpoint_folder(plan);
   options.wallet_id = plan.identity->wallet_id();
   options.software = plan.software;
   options.architecture = plan.shape;
@@ -275,6 +275,10 @@ kernels::dtype compute_type(const node_config& c, const kernels::device& on) {
 uint64_t microbatch_positions(const node_config& c) {
   const auto& t = c.training;
   return static_cast<uint64_t>((t.batch_size + t.microbatches - 1) / t.microbatches * t.seq_len);
+}
+
+std::string checkpoint_folder(const model_plan& plan) {
+  return plan.paths.checkpoints(plan.identity->wallet_id(), plan.config()->instance);
 }
 
 start_group model_group(std::shared_ptr<const model_plan> plan, const node_actors& fronts) {

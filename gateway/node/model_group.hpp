@@ -15,6 +15,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace neuroshard {
 
@@ -48,6 +49,8 @@ kernels::dtype compute_type(const node_config& c, const kernels::device& on);
 /// Positions of one micro-batch that activations are planned for. A larger batch, set while running, is cut
 /// into more micro-batches.
 uint64_t microbatch_positions(const node_config& c);
+/// Where this node keeps the checkpoints of its own.
+std::string checkpoint_folder(const model_plan& plan);
 /// The group that the supervisor starts, restarts and ends as one.
 start_group model_group(std::shared_ptr<const model_plan> plan, const node_actors& fronts);
 

@@ -15,6 +15,7 @@
 #include "gateway/http/server.hpp"
 #include "gateway/node/actor_setup.hpp"
 #include "gateway/node/base_groups.hpp"
+#include "gateway/node/checkpoint_groups.hpp"
 #include "gateway/node/console_feed.hpp"
 #include "gateway/node/data_preparation.hpp"
 #include "gateway/node/description.hpp"
@@ -82,6 +83,7 @@ private:
   std::optional<start_error> start_grpc();
   void start_dht();
   std::shared_ptr<const base_plan> plan_base();
+  rpc::link_options link_to_peers() const;
   start_result<done> start_group_now(start_group plan);
   void announce();
   void show_words();
@@ -270,7 +272,7 @@ std::shared_ptr<const base_plan> node::plan_base() {
   plan->self.economics_hash = params_hash(book_options_.params);
   if (certificate_)
     plan->self.tls_cert_sha256 = certificate_->sha256;
-  plan->link = {certificate_, loaded_.config.network, who_.identity->node_id(), callers_, time_, random_};
+  plan->link = link_to_peers();
   plan->directory = dht_;
   plan->book = book_options_;
   plan->reader = reader_;
@@ -282,6 +284,10 @@ std::shared_ptr<const base_plan> node::plan_base() {
   plan->random = random_;
   plan->counters = counters_;
   return plan;
+}
+
+rpc::link_options node::link_to_peers() const {
+  return {certificate_, loaded_.config.network, who_.identity->node_id(), callers_, time_, random_};
 }
 
 start_result<done> node::start_group_now(start_group plan) {
@@ -357,6 +363,8 @@ std::optional<start_error> node::start_grpc() {
   auto parts = std::make_unique<rpc::service_parts>(*system_, fronts_.peers, callers_, c.network,
                                                     c.grpc.insecure, counters_, time_, fronts_.relay);
   parts->exchanger = fronts_.exchanger;
+  parts->checkpoints = fronts_.checkpoint_server;
+  parts->uploads = fronts_.checkpoint_receiver;
   auto server =
       rpc::server::start({c.grpc_host, static_cast<uint16_t>(grpc_port(c)), certificate_}, std::move(parts));
   if (!server)
@@ -487,6 +495,8 @@ void node::data_ready(std::shared_ptr<const text::dataset> data,
   plan->counters = counters_;
   plan->supervisor = supervisor_;
   model_plan_ = std::move(plan);
+  for (auto& group : checkpoint_groups(model_plan_, link_to_peers(), fronts_))
+    caf::anon_send(supervisor_, std::move(group));
   start_model();
 }
 
