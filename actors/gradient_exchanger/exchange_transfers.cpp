@@ -1,6 +1,7 @@
 // Parts on their way to other members and from them: one call to a peer at a time, paced.
 #include "actors/common/log.hpp"
 #include "actors/gradient_exchanger/gradient_exchanger.hpp"
+#include "actors/peer_link/peer_address.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -26,13 +27,6 @@ bool worth_retrying(const caf::error& why) {
   default:
     return false;
   }
-}
-
-peer_address address_of(const peer_info& peer) {
-  const auto& host = peer.node.host;
-  const bool v6 = host.find(':') != std::string::npos;
-  return {peer.node.node_id, (v6 ? "[" + host + "]" : host) + ":" + std::to_string(peer.node.grpc_port),
-          peer.node.tls_cert_sha256};
 }
 
 } // namespace
@@ -110,7 +104,7 @@ void gradient_exchanger_state::send_part(held_unit& unit, const peer_info& to, p
       state.sent(id, member, std::move(reply));
   };
   self->request(parts.link, std::chrono::milliseconds(budget) + std::chrono::seconds(1),
-                peer_call<exchange_request>{address_of(to), std::move(what), budget})
+                peer_call<exchange_request>{address_of(to.node), std::move(what), budget})
       .then([done](exchange_reply& reply) { done(std::move(reply)); },
             [done](caf::error& why) { done(std::move(why)); });
 }
@@ -185,7 +179,7 @@ void gradient_exchanger_state::fetch_part(held_unit& unit, const peer_info& from
   };
   const auto budget = static_cast<uint32_t>(round_rules::fetch_ms);
   self->request(parts.link, std::chrono::milliseconds(budget) + std::chrono::seconds(1),
-                peer_call<exchange_request>{address_of(from), std::move(what), budget})
+                peer_call<exchange_request>{address_of(from.node), std::move(what), budget})
       .then([done](exchange_reply& reply) { done(std::move(reply)); },
             [done](caf::error& why) { done(std::move(why)); });
 }

@@ -1,5 +1,6 @@
 #include "actors/relay/relay.hpp"
 
+#include "actors/peer_link/peer_address.hpp"
 #include "actors/relay/route_hops.hpp"
 #include "actors/relay/row_gaps.hpp"
 
@@ -69,10 +70,7 @@ void relay_state::find(const work_hop& hop, std::function<void(caf::expected<pee
     const auto* peer = known_peer(id);
     if (!peer || peer->state == peer_state::dead || peer->state == peer_state::banned)
       return std::nullopt;
-    const auto& host = peer->node.host;
-    const bool v6 = host.find(':') != std::string::npos;
-    return peer_address{id, (v6 ? "[" + host + "]" : host) + ":" + std::to_string(peer->node.grpc_port),
-                        peer->node.tls_cert_sha256};
+    return address_of(peer->node);
   };
   if (auto found = look())
     return then(std::move(*found));
