@@ -15,6 +15,7 @@ namespace {
 constexpr size_t fetches_waiting_max = 4;
 constexpr size_t fetch_candidates_max = 64;
 constexpr unsigned attempts_max = 3;
+constexpr uint64_t steps_of_round_max = 10'000; ///< `training.diloco_steps`
 constexpr uint32_t backoff_first_ms = 100, backoff_most_ms = 2'000;
 constexpr auto write_timeout = std::chrono::seconds(120);
 
@@ -39,6 +40,13 @@ bool may_pass(const caf::error& why) {
   default:
     return false;
   }
+}
+
+/// The counters are taken over, and no hash is told of them: they must be possible.
+bool of_outer_step(const training_state& state, const transfer_manifest& manifest) {
+  return state.outer_step == manifest.version && state.inner_step == manifest.inner_step &&
+         state.inner_step == state.round_first_step &&
+         state.inner_step / steps_of_round_max <= state.outer_step && state.loss >= 0;
 }
 
 } // namespace
@@ -153,6 +161,11 @@ caf::error checkpoint_receiver_state::check_wanted(const transfer_manifest& mani
   const auto& want = fetch->request;
   if (manifest.version != want.version)
     return no_fetch(errc::failed_precondition, "version", "The checkpoint is of another version.");
+  const auto state = parse_state(manifest.state_json);
+  if (!state.ok())
+    return no_fetch(errc::invalid_request, "manifest", state.status().message());
+  if (!of_outer_step(*state, manifest))
+    return no_fetch(errc::invalid_request, "manifest", "The counters are not those of that outer step.");
   if (auto differs = check_units(manifest, want.expected, want.include_velocity))
     return differs;
   bool tokenizer = false;
@@ -184,8 +197,6 @@ caf::error checkpoint_receiver_state::manifest_came() {
     return wrong;
   if (auto wrong = check_wanted(*manifest))
     return wrong;
-  if (auto state = parse_state(manifest->state_json); !state.ok())
-    return no_fetch(errc::invalid_request, "manifest", state.status().message());
   // What came before a break is as good as it was.
   if (fetch->partial && fetch->partial->manifest().sha256 == manifest->sha256 &&
       fetch->partial->manifest().tensors == manifest->tensors)

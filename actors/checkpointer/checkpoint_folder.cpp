@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
+#include <tuple>
 
 namespace neuroshard {
 
@@ -29,16 +31,26 @@ std::optional<stored_checkpoint> look_at(const std::string& folder, const folder
 
 std::vector<folder_entry> list_folder(const std::string& folder) {
   std::vector<folder_entry> found;
+  std::set<std::string> unreadable;
+  uint64_t newest_line = 0;
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     std::error_code ignored;
     auto name = at->path().filename().string();
     const auto step = step_of_name(name);
-    if (step && at->symlink_status(ignored).type() == fs::file_type::directory)
-      found.push_back({std::move(name), *step});
+    if (!step || at->symlink_status(ignored).type() != fs::file_type::directory)
+      continue;
+    const auto reader = checkpoint_reader::open(folder + "/" + name);
+    found.push_back({std::move(name), *step, reader.ok() ? reader->manifest().state.taken_over : 0});
+    newest_line = std::max(newest_line, found.back().line);
+    if (!reader.ok())
+      unreadable.insert(found.back().id);
   }
+  for (auto& entry : found) // so that it is looked at, and set aside
+    if (unreadable.contains(entry.id))
+      entry.line = newest_line;
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-    return a.inner_step != b.inner_step ? a.inner_step > b.inner_step : a.id < b.id;
+    return std::tuple(a.line, a.inner_step, b.id) > std::tuple(b.line, b.inner_step, a.id);
   });
   return found;
 }

@@ -12,9 +12,11 @@ namespace neuroshard {
 struct folder_entry {
   std::string id;
   uint64_t inner_step = 0;
+  uint64_t line = 0; ///< `taken_over` of its state; the highest of all where it cannot be read
 };
 
-/// Directories of checkpoints in `folder`, highest inner step first. A folder that is missing is empty.
+/// Directories of checkpoints in `folder`, the newest first: those since the weights of others were last
+/// taken, then those before, each by inner step. A folder that is missing is empty. Reads their manifests.
 std::vector<folder_entry> list_folder(const std::string& folder);
 /// Removes directories that were still being written when a process ended; returns how many.
 size_t remove_unfinished(const std::string& folder);

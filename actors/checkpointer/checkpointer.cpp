@@ -20,7 +20,7 @@ constexpr size_t waiting_max = 4;
 constexpr size_t hashes_max = 16; ///< more than can be waiting
 
 bool must_be_written(const std::string& reason) {
-  return reason == "stop" || reason == "first" || reason == "outer";
+  return reason == "stop" || reason == "first" || reason == "outer" || reason == "resync";
 }
 
 template <class Message>
@@ -62,6 +62,22 @@ void checkpointer_state::open_view(pointer self) {
 void checkpointer_state::view_opened(pointer self, const snapshot_opened& view) {
   save->view = view;
   save->request.state.optimizer_step = view.optimizer_step;
+  if (!options.outer)
+    return begin_writing(self);
+  // Before the answer, which lets the next round begin.
+  self->request(options.outer, worker_timeout, read_outer_state{})
+      .then(
+          [self](outer_tensors& held) {
+            self->state.save->outer = std::move(held.tensors);
+            self->state.begin_writing(self);
+          },
+          [self](const caf::error& e) {
+            log::warn(name, "outer-state-not-saved why=\"{}\"", problem_of(e).message);
+            self->state.begin_writing(self);
+          });
+}
+
+void checkpointer_state::begin_writing(pointer self) {
   save->promise.deliver(save_begun{save->request.state.inner_step, true});
   auto tag = std::to_string(save->request.state.inner_step) + "-" + std::to_string(++unfinished);
   auto writer = checkpoint_writer::begin(options.folder, tag);
@@ -92,6 +108,21 @@ void checkpointer_state::tensor_read(pointer self, const tensor_handle& tensor) 
   read_next(self);
 }
 
+/// Of units whose weights are in the checkpoint too: state without them is of no use.
+kernels::status checkpointer_state::write_outer_tensors() {
+  for (const auto& [tensor, value] : save->outer) {
+    const auto weight = std::string_view(tensor).substr(tensor.find('/') + 1);
+    if (std::none_of(save->view.tensors.begin(), save->view.tensors.end(),
+                     [&](const tensor_entry& entry) { return entry.name == weight; }))
+      continue;
+    const auto& view = value.view;
+    NEUROSHARD_TRY(save->writer->append(tensor, {view.shape.begin(), view.shape.begin() + view.rank},
+                                        std::span(view.as<const std::byte>(), view.bytes())));
+  }
+  save->outer.clear();
+  return {};
+}
+
 /// Checkpoints are written one after another, so that what this one refers to is on disk by now, or will
 /// never be: then its work goes on with the hash before, as the trainer's does.
 void checkpointer_state::resolve_hashes(training_state& state) const {
@@ -114,6 +145,8 @@ void checkpointer_state::resolve_hashes(training_state& state) const {
 }
 
 void checkpointer_state::finish_save(pointer self) {
+  if (auto written = write_outer_tensors(); !written.ok())
+    return fail_save(self, written.message());
   checkpoint_manifest manifest;
   manifest.software = options.software;
   manifest.wallet_id = options.wallet_id;
@@ -192,6 +225,8 @@ void checkpointer_state::load_now(pointer self, caf::typed_response_promise<rest
   load.emplace();
   load->promise = std::move(promise);
   load->candidates = list_folder(options.folder);
+  for (const auto& entry : load->candidates)
+    load->newest_line = std::max(load->newest_line, entry.line);
   // What the worker holds is what a checkpoint must have.
   self->request(worker, worker_timeout, open_snapshot{true})
       .then(
@@ -252,6 +287,7 @@ void checkpointer_state::try_next_candidate(pointer self) {
     load->outcome.id = id;
     load->outcome.state = load->reader->manifest().state;
     load->outcome.model_hash = kernels::to_hex(hash_of_units(load->reader->manifest().units));
+    load->outer.clear();
     load->next = 0;
     return load_next(self);
   }
@@ -263,7 +299,7 @@ void checkpointer_state::try_next_candidate(pointer self) {
 void checkpointer_state::load_next(pointer self) {
   if (load->next == load->expected.size()) {
     self->request(worker, worker_timeout, finish_load{load->outcome.state.optimizer_step})
-        .then([self] { self->state.end_load({}); },
+        .then([self] { self->state.restore_outer(self); },
               [self](caf::error& e) { self->state.end_load(std::move(e)); });
     return;
   }
@@ -285,6 +321,43 @@ void checkpointer_state::load_next(pointer self) {
             [self](caf::error& e) { self->state.end_load(std::move(e)); });
 }
 
+/// The outer loop's tensors of the units that are held; of w0 all or none, and only while a round is under
+/// way: the next round that begins takes it.
+kernels::status checkpointer_state::read_outer_tensors() {
+  const auto& manifest = load->reader->manifest();
+  bool base = load->outcome.state.inner_step != load->outcome.state.round_first_step;
+  for (const auto& entry : load->expected)
+    base = base && (entry.name.find('/') != std::string::npos || manifest.find("diloco.w0/" + entry.name));
+  load->outcome.has_round_base = base;
+  for (const auto& tensor : manifest.tensors) {
+    if (tensor.file != diloco_file || (tensor.name.starts_with("diloco.w0/") && !base))
+      continue;
+    const auto weight = tensor.name.substr(tensor.name.find('/') + 1);
+    if (std::none_of(load->expected.begin(), load->expected.end(),
+                     [&](const tensor_entry& entry) { return entry.name == weight; }))
+      continue;
+    auto handle = make_host_tensor(kernels::dtype::f32, tensor.shape, tensor.length);
+    if (!handle)
+      return {kernels::code::out_of_memory, "no memory for tensor " + tensor.name};
+    NEUROSHARD_TRY(load->reader->read(tensor, std::span(handle.view.as<std::byte>(), tensor.length)));
+    load->outer.push_back({tensor.name, std::move(handle)});
+  }
+  return {};
+}
+
+void checkpointer_state::restore_outer(pointer self) {
+  if (!options.outer)
+    return end_load({});
+  if (auto read = read_outer_tensors(); !read.ok()) {
+    load->outcome.found = false;
+    candidate_failed(load->outcome.id, read);
+    return try_next_candidate(self);
+  }
+  self->request(options.outer, worker_timeout, restore_outer_state{std::move(load->outer)})
+      .then([self] { self->state.end_load({}); },
+            [self](caf::error& e) { self->state.end_load(std::move(e)); });
+}
+
 void checkpointer_state::end_load(caf::error why) {
   auto ended = std::move(*load);
   load.reset();
@@ -301,6 +374,8 @@ void checkpointer_state::end_load(caf::error why) {
     ended.outcome.model_hash.clear();
     ended.outcome.state = {};
   }
+  // What is written from now on is newer than all that is there, also than what could not be used.
+  ended.outcome.state.taken_over = ended.newest_line;
   ended.promise.deliver(std::move(ended.outcome));
 }
 

@@ -7,6 +7,7 @@
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
 #include "actors/common/error.hpp"
+#include "actors/gradient_exchanger/gradient_exchanger_actor.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
 
 #include <caf/actor.hpp>
@@ -31,6 +32,7 @@ struct checkpointer_options {
   std::string tokenizer_hash; ///< 64 hex
   uint32_t keep = 5;
   uint64_t max_storage_mb = 0; ///< 0: 10 % of the free disk
+  outer_state_actor outer;     ///< whose state goes into checkpoints and comes back; null: none
 };
 
 struct checkpointer_state {
@@ -43,6 +45,7 @@ struct checkpointer_state {
     caf::strong_actor_ptr asked_by;
     caf::typed_response_promise<save_begun> promise;
     snapshot_opened view;
+    std::vector<outer_tensor> outer; ///< written after the worker's
     std::optional<checkpoint_writer> writer;
     size_t next = 0; ///< index of the tensor that is read
     int64_t since_us = 0;
@@ -53,7 +56,9 @@ struct checkpointer_state {
     std::vector<tensor_entry> expected;
     std::vector<folder_entry> candidates;
     size_t candidate = 0;
+    uint64_t newest_line = 0; ///< of all candidates
     std::optional<checkpoint_reader> reader;
+    std::vector<outer_tensor> outer;
     size_t next = 0;
     bool touched = false; ///< some weights were overwritten by a checkpoint that then turned out damaged
     restored outcome;
@@ -77,6 +82,8 @@ struct checkpointer_state {
   caf::result<save_begun> begin_save(pointer self, const save_checkpoint& request);
   void open_view(pointer self);
   void view_opened(pointer self, const snapshot_opened& view);
+  void begin_writing(pointer self);
+  kernels::status write_outer_tensors();
   void read_next(pointer self);
   void tensor_read(pointer self, const tensor_handle& tensor);
   void resolve_hashes(training_state& state) const;
@@ -89,6 +96,8 @@ struct checkpointer_state {
   void try_next_candidate(pointer self);
   kernels::status open_candidate(const std::string& id);
   void load_next(pointer self);
+  kernels::status read_outer_tensors();
+  void restore_outer(pointer self);
   void candidate_failed(const std::string& id, const kernels::status& why);
   void end_load(caf::error why);
 

@@ -21,12 +21,12 @@ namespace neuroshard {
 /// and training may go on; `checkpoint_saved` or `checkpoint_failed` follows to the sender of the request.
 struct save_checkpoint {
   training_state state;
-  std::string reason; ///< "step", "outer", "stop", "first", "time"
+  std::string reason; ///< "step", "outer", "stop", "first", "time", "resync"
 };
 struct save_begun {
   uint64_t inner_step = 0;
   bool started = false; ///< false: one was still being written; this request was dropped (never with reason
-                        ///< "stop", "first", "outer")
+                        ///< "stop", "first", "outer", "resync")
 };
 struct checkpoint_saved {
   std::string id; ///< directory name
@@ -46,8 +46,10 @@ struct restore_latest {};
 struct restored {
   bool found = false;
   std::string id;
-  training_state state;
-  std::string model_hash;             ///< 64 hex, f32 masters of this checkpoint
+  training_state state;   ///< `taken_over` also where nothing was found
+  std::string model_hash; ///< 64 hex, f32 masters of this checkpoint
+  /// The outer loop has the weights that the round began with, of every unit: the round can go on.
+  bool has_round_base = false;
   std::vector<std::string> set_aside; ///< damaged ones, renamed to <name>.damaged
 };
 

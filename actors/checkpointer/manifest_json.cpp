@@ -86,6 +86,7 @@ void put_own_state(json_writer& out, const training_state& state) {
   put(out, "loss_first", state.loss_first);
   put(out, "loss_min", state.loss_min);
   put(out, "untrained_loss", state.untrained_loss);
+  put(out, "taken_over", state.taken_over);
   out.Key("unclaimed");
   out.StartArray();
   for (const auto& work : state.unclaimed) {
@@ -287,6 +288,8 @@ void read_state(const json* value, training_state& state, status& outcome, bool 
   own.numbers("loss_first", state.loss_first, first_max);
   own.number("loss_min", state.loss_min);
   own.number("untrained_loss", state.untrained_loss);
+  if (own.has("taken_over")) // not in earlier ones
+    own.number("taken_over", state.taken_over);
   if (own.has("unclaimed")) // not in the first checkpoints of this format
     read_unclaimed(own, state.unclaimed, outcome);
   own.done();

@@ -21,8 +21,8 @@ struct prune_policy {
   uint64_t storage_bytes = 0; ///< fewer are kept when over; 0: no limit
 };
 
-/// Names of the checkpoints to remove, oldest first (spec training.md section 11). `newest_first` is ordered
-/// by inner step, newest first. The newest and the newest of an outer step always stay.
+/// Names of the checkpoints to remove, oldest first (spec training.md section 11). `newest_first` is in the
+/// order of list_folder. The newest and the newest of an outer step always stay.
 std::vector<std::string> plan_pruning(const std::vector<stored_checkpoint>& newest_first,
                                       const prune_policy& policy, int64_t now_unix_us);
 

@@ -38,17 +38,18 @@ struct training_state {
   double loss = 0; ///< EMA; 0 before the first step
   std::optional<double> validation_loss;
   // own
-  std::string round_phase = "INNER";     ///< INNER, DELTA, EXCHANGE, OUTER, IDLE
-  uint64_t inner_steps = 0;              ///< committed in this round
-  uint64_t optimizer_step = 0;           ///< Adam t
-  uint64_t committed_steps = 0;          ///< inner steps ever committed by this node
-  std::string data_cursor;               ///< JSON of the data loader
-  uint32_t batch_size = 0;               ///< in use (halved on out of memory)
-  uint32_t batch_configured = 0;         ///< what was asked for then
-  std::string outer_model_hash;          ///< 64 hex: f32 model hash at the last outer step
-  std::vector<double> loss_history;      ///< EMA every 10 steps, last 100
-  std::vector<double> loss_first;        ///< the first three of them, kept for ever
-  double loss_min = 0;                   ///< least EMA seen; 0 before the first step
+  std::string round_phase = "INNER"; ///< INNER, DELTA, EXCHANGE, OUTER, IDLE
+  uint64_t inner_steps = 0;          ///< committed in this round
+  uint64_t optimizer_step = 0;       ///< Adam t
+  uint64_t committed_steps = 0;      ///< inner steps ever committed by this node
+  uint64_t taken_over = 0;          ///< how often the weights of others were taken: steps may count back then
+  std::string data_cursor;          ///< JSON of the data loader
+  uint32_t batch_size = 0;          ///< in use (halved on out of memory)
+  uint32_t batch_configured = 0;    ///< what was asked for then
+  std::string outer_model_hash;     ///< 64 hex: f32 model hash at the last outer step
+  std::vector<double> loss_history; ///< EMA every 10 steps, last 100
+  std::vector<double> loss_first;   ///< the first three of them, kept for ever
+  double loss_min = 0;              ///< least EMA seen; 0 before the first step
   std::optional<double> untrained_loss;  ///< validation loss before the first step
   std::vector<unclaimed_work> unclaimed; ///< in order, not overlapping
   /// Inner step of a checkpoint under way whose hash is to be `outer_model_hash`. Not on disk.

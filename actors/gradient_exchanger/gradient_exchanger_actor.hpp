@@ -130,6 +130,10 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::exchange_reply)
 
 namespace neuroshard {
 
+/// What checkpoints keep of the outer loop; a part of the exchanger's interface.
+using outer_state_actor = caf::typed_actor<caf::replies_to<read_outer_state>::with<outer_tensors>,
+                                           caf::replies_to<restore_outer_state>::with<void>>;
+
 using gradient_exchanger_actor = caf::typed_actor<
     // Where rounds begin and end, told by the trainer.
     caf::replies_to<begin_round>::with<void>, caf::replies_to<finish_round>::with<round_outcome>,

@@ -117,6 +117,7 @@ layer_worker_state::work<caf::unit_t> layer_worker_state::finish(finish_load req
   loading = false;
   weights_set = true;
   last_commit.reset();
+  binding.release(); // who trains these weights binds them
   co_return caf::unit;
 }
 

@@ -108,9 +108,13 @@ void telemetry_state::judge_health() {
 }
 
 void telemetry_state::publish() {
-  // RUNNING and TRAINING differ only in whether the inner loop is active, so that is read off, not told.
-  if (next.state == node_state::running || next.state == node_state::training)
-    next.state = next.training->running ? node_state::training : node_state::running;
+  // A node that is up is RUNNING, TRAINING or SYNCING by what its trainer does, so that is read off, not
+  // told.
+  const bool up = told == node_state::running || told == node_state::training;
+  next.state = !up                      ? told
+               : next.training->syncing ? node_state::syncing
+               : next.training->running ? node_state::training
+                                        : node_state::running;
   next.model_version = next.training->outer_step;
   if (from.held) {
     auto [layers, roles, units] = from.held(next.model_version);
@@ -136,15 +140,15 @@ telemetry_actor::behavior_type telemetry(telemetry_actor::stateful_pointer<telem
                                          telemetry_sources from) {
   self->state.from = std::move(from);
   self->state.next = *self->state.from.board->read();
+  self->state.told = self->state.next.state;
   self->state.started_us = self->state.from.time->steady_us();
   self->state.health["model"]["start"] = "degraded";
   self->send(self, tick_atom_v);
   return {
       [self](const state_changed& changed) {
         auto& s = self->state;
-        log::info("telemetry", "state-changed from={} to={}", to_string(s.next.state),
-                  to_string(changed.state));
-        s.next.state = changed.state;
+        log::info("telemetry", "state-changed from={} to={}", to_string(s.told), to_string(changed.state));
+        s.told = changed.state;
         const bool up = changed.state == node_state::running || changed.state == node_state::training;
         s.health["model"]["start"] = changed.state == node_state::error ? "error" : up ? "ok" : "degraded";
         if (!up)

@@ -47,6 +47,7 @@ struct telemetry_state {
   static inline const char* name = "telemetry";
   telemetry_sources from;
   node_snapshot next;
+  node_state told = node_state::starting; ///< by whoever starts and ends the node
   resource_sampler resources;
   int64_t started_us = 0;
   windowed_rate requests_per_minute{60'000'000};

@@ -41,6 +41,7 @@ caf::result<void> trainer_state::start(const restored& from) {
 
 void trainer_state::adopt(const restored& from) {
   state = from.found ? from.state : training_state{};
+  state.taken_over = from.state.taken_over;
   // A batch that was halved for want of memory stays so until the operator asks for another.
   if (state.batch_size == 0 || state.batch_configured != options.batch_size)
     state.batch_size = options.batch_size;
@@ -62,7 +63,9 @@ void trainer_state::adopt(const restored& from) {
   checkpoint_step = state.inner_step;
   refreshed_step = state.inner_step;
   round_begun = false;
-  apart = state.inner_step != state.round_first_step;
+  base_restored = from.has_round_base && parts.outer;
+  apart = state.inner_step != state.round_first_step && !base_restored;
+  left_behind.reset();
   outer_saves.clear();
   if (!from.found)
     return;
@@ -140,7 +143,8 @@ void trainer_state::stopped() {
 void trainer_state::on_tick() {
   // What has been trained must reach the disk in time also when training pauses.
   const bool looks_again = waits_for_route && parts.time->steady_us() >= route_again_us;
-  if (now == phase::paused && (waits_for_data || looks_again || time_checkpoint_due())) {
+  if (now == phase::paused && (waits_for_data || looks_again || watch.syncing() || is_behind() ||
+                               left_behind || waits_for_weights || time_checkpoint_due())) {
     now = phase::boundary;
     return boundary();
   }
@@ -182,7 +186,9 @@ void trainer_state::publish() {
   const int64_t now_us = parts.time->steady_us();
   auto p = std::make_shared<training_progress>();
   p->enabled = options.enabled;
-  p->running = now == phase::stepping || now == phase::waiting || (now == phase::boundary && options.enabled);
+  p->syncing = taken_from_others || watch.syncing();
+  p->running = !p->syncing && (now == phase::stepping || now == phase::waiting ||
+                               (now == phase::boundary && options.enabled));
   p->inner_step = state.inner_step;
   p->outer_step = state.outer_step;
   p->steps_in_round = state.inner_step - state.round_first_step;
@@ -230,7 +236,7 @@ actor_status trainer_state::report() const {
   status.name = name;
   if (!error.empty()) {
     // Without data, or while it is on its way, the node still serves: nothing is broken.
-    const bool waits = waits_for_data || waits_for_route;
+    const bool waits = waits_for_data || waits_for_route || waits_for_weights;
     status.state = parts.data && !waits ? actor_status::health::error : actor_status::health::degraded;
     status.message = error;
   }

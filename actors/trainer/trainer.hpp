@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/checkpointer/checkpoint_stream_actor.hpp"
 #include "actors/checkpointer/checkpointer_actor.hpp"
 #include "actors/common/clock.hpp"
 #include "actors/common/counters.hpp"
@@ -10,6 +11,7 @@
 #include "actors/proof_keeper/proof_keeper_actor.hpp"
 #include "actors/relay/work_link_actor.hpp"
 #include "actors/trainer/pipeline_step.hpp"
+#include "actors/trainer/resync_watch.hpp"
 #include "actors/trainer/step_batch.hpp"
 #include "actors/trainer/trainer_actor.hpp"
 #include "actors/trainer/training_log.hpp"
@@ -50,6 +52,7 @@ struct trainer_options {
   std::string session_id; ///< of the binding: 32 random hex, the same for every trainer of one process
   std::string architecture_id;
   uint32_t layers = 0;
+  std::vector<std::string> units;            ///< that are held here
   kernels::dtype wire = kernels::dtype::f32; ///< of activations and gradients between stages
   std::string log_folder;                    ///< `training_logs`; empty: no log
 };
@@ -59,7 +62,25 @@ using route_finder_actor = caf::typed_actor<caf::replies_to<route_request>::with
 
 /// The outer loop, as the trainer needs it.
 using outer_loop_actor = caf::typed_actor<caf::replies_to<begin_round>::with<void>,
-                                          caf::replies_to<finish_round>::with<round_outcome>>;
+                                          caf::replies_to<finish_round>::with<round_outcome>,
+                                          caf::replies_to<restore_outer_state>::with<void>>;
+
+/// Who fetches units from other nodes; a part of the checkpoint receiver's interface.
+using unit_fetcher_actor =
+    caf::typed_actor<caf::replies_to<fetch_units>::with<fetched_units>,
+                     caf::replies_to<read_fetched>::with<tensor_handle>,
+                     caf::replies_to<write_fetched>::with<void>, caf::reacts_to<drop_fetched>>;
+
+/// What others hold, and how this node's weights come from there; all of it, or nothing.
+struct resync_parts {
+  unit_fetcher_actor fetcher; ///< null: weights are never taken from others
+  /// Everybody's records. Any thread, quick.
+  std::function<peer_list_ptr()> peers;
+  /// What this node has announced of an outer step. Any thread, quick.
+  std::function<std::vector<unit_state>(uint64_t version)> announced;
+  /// Announces what was taken. Any thread, quick.
+  std::function<void(std::vector<unit_state>, uint64_t version)> announce;
+};
 
 /// What the trainer works with.
 struct trainer_parts {
@@ -71,6 +92,7 @@ struct trainer_parts {
   proof_keeper_actor keeper; ///< may be null
   route_finder_actor peers;  ///< may be null: alone
   outer_loop_actor outer;    ///< may be null: a round ends with the weights it has
+  resync_parts resync;
   std::shared_ptr<const text::data_loader>
       data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
@@ -114,6 +136,17 @@ struct trainer_state {
   unproven_work unproven;
   training_log log;
   phase now = phase::idle;
+  /// Weights of others on their way into the worker.
+  struct taking {
+    standing_weights what;
+    std::vector<fetched_units> got; ///< one for each part
+    std::vector<outer_tensor> velocity;
+    std::vector<std::pair<uint64_t, std::string>> unread; ///< velocity: fetch id, tensor; the next one last
+    uint64_t optimizer_step = 0;
+    size_t written = 0; ///< parts
+    uint32_t tries = 0; ///< to write the first tensor
+  };
+
   uint64_t epoch = 0; ///< counts interruptions: an answer of an earlier one is void
   model_route route;
   std::vector<std::string> failed_nodes; ///< not asked for again in this round
@@ -121,6 +154,7 @@ struct trainer_state {
   int64_t route_again_us = 0;
   bool bound = false;
   bool round_begun = false;    ///< the outer loop knows where this round begins
+  bool base_restored = false;  ///< the outer loop has the weights it began with, from a checkpoint
   bool apart = false;          ///< the outer loop does not know this round: it ends with the weights it has
   uint64_t round_over = 0;     ///< the round that another driver has ended; 0: none
   int64_t round_over_us = 0;   ///< when it was heard
@@ -130,6 +164,12 @@ struct trainer_state {
   std::deque<bool> syncs; ///< outer steps with other members, the newest last: whether this node kept up
   uint64_t syncs_done = 0;
   uint64_t syncs_failed = 0;
+  resync_watch watch;
+  std::optional<int64_t> looked_us;         ///< when it looked at what others hold
+  std::optional<round_outcome> left_behind; ///< how a round ended that others have left this node behind in
+  std::optional<taking> taken_from_others;
+  bool waits_for_weights = false; ///< `paused` until they are here, or are given up
+  bool own_state_saved = false;   ///< before the weights of others are taken
   std::optional<step_in_hand> step;
   uint32_t failures_of_step = 0;
   uint32_t nonfinite_in_row = 0;
@@ -198,6 +238,21 @@ struct trainer_state {
   void share_of_follower();
   void finish_round_with(uint32_t inner_steps);
   void outer_step_taken(const round_outcome& outcome);
+  void go_on_after(const round_outcome& outcome);
+
+  // the weights of others (trainer_resync.cpp)
+  own_weights held_now() const;
+  bool is_behind();
+  bool catch_up();
+  void begin_taking(standing_weights what);
+  void fetch_next_part();
+  void read_next_velocity();
+  void settle_before_write();
+  void write_next_part();
+  void write_failed(const caf::error& why);
+  void weights_taken();
+  void taking_failed(const caf::error& why, bool of_nodes);
+  void drop_taken();
   bool serves_inner_weights() const { return !parts.shared || !parts.shared(); }
   void save(const std::string& reason);
   void be_lean();

@@ -25,6 +25,7 @@ namespace neuroshard {
 struct training_progress {
   bool enabled = false; ///< configured and not paused
   bool running = false; ///< a step is under way
+  bool syncing = false; ///< the weights of others are being taken, or waited for
   uint64_t inner_step = 0;
   uint64_t outer_step = 0;
   uint64_t steps_in_round = 0;

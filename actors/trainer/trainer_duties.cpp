@@ -31,6 +31,12 @@ void trainer_state::boundary() {
     return;
   if (!stop_promises.empty())
     return stop_at_boundary();
+  waits_for_weights = watch.syncing();
+  if (waits_for_weights) {
+    now = phase::paused;
+    metrics.pause();
+    return publish();
+  }
   if (options.enabled && options.drives && !parts.data) {
     error = "there is nothing to train on: data.corpus and data.shards are empty";
     log::warn(name, "idle why=\"{}\"", error);
@@ -95,6 +101,10 @@ bool trainer_state::do_next_duty() {
     return true;
   }
   if (stopping)
+    return false;
+  if (catch_up())
+    return true;
+  if (watch.syncing())
     return false;
   if (round_is_over()) {
     if (parts.outer && !round_begun && !apart) { // it ends before it began here

@@ -29,13 +29,19 @@ bool is_bound(const actor_status& worker) {
 } // namespace
 
 /// The outer loop is told while the weights are those of the last outer step. A node that was restarted in
-/// the middle of a round has others: it takes no part in this one.
+/// the middle of a round has others: unless it kept those beside them, it takes no part in this one.
 void trainer_state::begin_round_at_base() {
   round_begun = true;
   tokens_at_base = state.tokens_trained;
   optimizer_at_base = state.optimizer_step;
   round_loss_sum = 0;
-  apart = state.inner_step != state.round_first_step;
+  if (std::exchange(base_restored, false)) { // what was done before counts too
+    tokens_at_base -= std::min(tokens_at_base, state.inner_steps * options.batch_size * options.seq_len);
+    optimizer_at_base -= std::min(optimizer_at_base, state.inner_steps);
+    round_loss_sum = metrics.ema().value_or(unknown_loss) * static_cast<double>(state.inner_steps);
+  } else {
+    apart = state.inner_step != state.round_first_step;
+  }
   if (apart)
     return boundary();
   now = phase::waiting;
@@ -117,11 +123,6 @@ void trainer_state::finish_round_with(uint32_t inner_steps) {
 }
 
 void trainer_state::outer_step_taken(const round_outcome& outcome) {
-  state.outer_step = std::max(state.outer_step + 1, outcome.round);
-  if (outcome.how == round_end_kind::resync)
-    log::warn(name,
-              "out-of-step outer={} why=\"the others hold other weights; this node goes on with its own\"",
-              state.outer_step);
   if (outcome.how != round_end_kind::alone) {
     const bool kept_up = outcome.how == round_end_kind::updated;
     ++(kept_up ? syncs_done : syncs_failed);
@@ -129,6 +130,21 @@ void trainer_state::outer_step_taken(const round_outcome& outcome) {
     if (syncs.size() > syncs_judged)
       syncs.pop_front();
   }
+  if (outcome.how != round_end_kind::resync || !parts.resync.fetcher)
+    return go_on_after(outcome);
+  left_behind = outcome;
+  round_begun = false;
+  watch.must(parts.time->steady_us());
+  looked_us.reset();
+  now = phase::boundary;
+  boundary();
+}
+
+/// The round is over with the weights that the worker has now.
+void trainer_state::go_on_after(const round_outcome& outcome) {
+  state.outer_step = std::max(state.outer_step + 1, outcome.round);
+  if (outcome.how == round_end_kind::resync)
+    log::warn(name, "out-of-step outer={} why=\"this node goes on with its own weights\"", state.outer_step);
   const bool with_others = outcome.how != round_end_kind::alone || !options.drives;
   if (with_others) { // so that the numbers of steps are the same everywhere
     state.inner_step = state.round_first_step + options.diloco_steps;

@@ -80,7 +80,8 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
     const auto& t = *now->training;
     own.training = t.running;
     own.model_version = held->outer_step();
-    own.accepting = now->state == node_state::running || now->state == node_state::training;
+    own.accepting =
+        (now->state == node_state::running || now->state == node_state::training) && !held->syncing();
     // Told also while it is loaded: `accepting` says whether it can be used.
     const auto range = held->read().value_or(held_range{});
     own.layer_begin = range.begin;

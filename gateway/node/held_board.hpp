@@ -29,12 +29,16 @@ public:
   /// Whether an outer exchange is under way.
   void exchanging(bool under_way) { exchanging_.store(under_way, std::memory_order_relaxed); }
   bool exchanging() const { return exchanging_.load(std::memory_order_relaxed); }
+  /// Whether the weights of others are being taken: then nobody is to bind this node.
+  void syncing(bool under_way) { syncing_.store(under_way, std::memory_order_relaxed); }
+  bool syncing() const { return syncing_.load(std::memory_order_relaxed); }
   /// Those of this version; empty where others are known.
   std::vector<unit_state> units_at(uint64_t version) const;
 
 private:
   std::atomic<uint64_t> outer_step_{0};
   std::atomic<bool> exchanging_{false};
+  std::atomic<bool> syncing_{false};
   mutable std::mutex lock_;
   std::optional<held_range> range_;
   std::vector<unit_state> units_;

@@ -89,6 +89,7 @@ caf::expected<caf::actor> make_checkpointer(caf::actor_system& system, const mod
   options.tokenizer_hash = kernels::to_hex(plan.tokens->hash());
   options.keep = static_cast<uint32_t>(c->checkpoint.keep);
   options.max_storage_mb = static_cast<uint64_t>(c->checkpoint.max_storage_mb);
+  options.outer = fronts.exchanger;
   return caf::actor_cast<caf::actor>(
       system.spawn<caf::detached>(checkpointer, std::move(options), fronts.worker, plan.time, plan.counters));
 }
@@ -182,7 +183,10 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   options.vocab_size = plan.tokens->vocab_size();
   options.node_id = plan.identity->node_id();
   options.session_id = plan.training_session;
-  options.drives = held_by(plan).embed;
+  const auto held = held_by(plan);
+  options.drives = held.embed;
+  for (const auto& unit : model::units_of(plan.shape, held.begin, held.end, held.embed, held.head))
+    options.units.push_back(unit.name);
   options.wire = compute_type(*c, *plan.device);
   options.architecture_id = model::architecture_id(plan.shape);
   options.layers = static_cast<uint32_t>(plan.shape.num_layers);
@@ -199,7 +203,16 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   parts.shared = [board = plan.board, architecture = options.architecture_id] {
     return shared_with_others(*board->read(), architecture);
   };
-  parts.published = [held = plan.held](const training_progress_ptr& p) { held->completed(p->outer_step); };
+  parts.resync.fetcher = fronts.checkpoint_receiver;
+  parts.resync.peers = [board = plan.board] { return board->read()->peers; };
+  parts.resync.announced = [held = plan.held](uint64_t version) { return held->units_at(version); };
+  parts.resync.announce = [held = plan.held](std::vector<unit_state> units, uint64_t version) {
+    held->announce(std::move(units), version);
+  };
+  parts.published = [held = plan.held](const training_progress_ptr& p) {
+    held->completed(p->outer_step);
+    held->syncing(p->syncing);
+  };
   parts.time = plan.time;
   parts.counters = plan.counters;
   parts.renew = [to = plan.supervisor] { caf::anon_send(to, renew_group{"model"}); };

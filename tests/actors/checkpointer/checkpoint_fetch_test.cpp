@@ -274,6 +274,20 @@ TEST_CASE_FIXTURE(fetch_fixture, "a peer that lies is refused with the reason, a
     reason = "as a whole";
     manifest([](transfer_manifest& m) { m.sha256[0] ^= 1; });
   }
+  SUBCASE("counters that cannot be those of the outer step") {
+    reason = "counters are not those";
+    uint64_t step = 201;
+    SUBCASE("of the middle of a round") {}
+    SUBCASE("more than rounds can have") {
+      step = 30'000;
+    }
+    manifest([step](transfer_manifest& m) {
+      auto state = some_state(200);
+      m.inner_step = state.inner_step = step;
+      state.round_first_step = step == 201 ? 200 : step;
+      m.state_json = *state_to_json(state, false);
+    });
+  }
   SUBCASE("a gap in the table") {
     reason = "leaves a gap";
     manifest([](transfer_manifest& m) { m.tensors[2].offset += 4; });

@@ -10,13 +10,16 @@ using namespace neuroshard::test;
 
 namespace {
 
-struct fixture
-    : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
-                    caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer> {
+struct fixture : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
+                               caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer,
+                               caf::id_block::neuroshard_gradient_exchanger> {
   checkpoint_place place;
   std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
   counters_ptr counters = std::make_shared<node_counters>();
   worker_script_ptr script = std::make_shared<worker_script>();
+  outer_tensors outer; ///< what the outer loop has
+  std::optional<outer_tensors> outer_restored;
+  bool has_outer = false;
   layer_worker_actor worker = keep(sys.spawn(scripted_worker, script));
 
   fixture() { script->tensors = tiny_tensors(1); }
@@ -29,6 +32,14 @@ struct fixture
     o.tokenizer_path = place.tokenizer_path;
     o.tokenizer_hash = kernels::to_hex(place.tokens.hash());
     o.max_storage_mb = 1000;
+    if (has_outer)
+      o.outer = keep(sys.spawn([this](outer_state_actor::pointer) -> outer_state_actor::behavior_type {
+        return {[this](const read_outer_state&) { return outer; },
+                [this](const restore_outer_state& what) -> caf::result<void> {
+                  outer_restored = outer_tensors{what.tensors};
+                  return caf::unit;
+                }};
+      }));
     return o;
   }
   checkpointer_actor make() {
@@ -84,6 +95,75 @@ TEST_CASE_FIXTURE(fixture, "a saved checkpoint is restored into the worker with 
   const auto expected = tiny_tensors(1);
   for (size_t i = 0; i < expected.size(); ++i)
     CHECK(script->tensors[i].second.values == expected[i].second.values);
+}
+
+TEST_CASE_FIXTURE(fixture, "what the outer loop has is in a checkpoint and comes back with it") {
+  has_outer = true;
+  const auto weights = tiny_tensors(5);
+  const auto add = [&](const std::string& prefix, size_t count) {
+    for (size_t i = 0; i < count; ++i)
+      outer.tensors.push_back({prefix + weights[i].first, handle_of(weights[i].second)});
+  };
+  const size_t all = weights.size() / 3; // the others are moments
+  add("diloco.v/", 2);
+  add("diloco.r/", 1);
+  outer.tensors.push_back({"diloco.v/layers.99.attn_norm.weight", outer.tensors[0].value}); // held no more
+  auto state = some_state(250);
+  bool complete = true;
+  SUBCASE("in the middle of a round with the weights that it began with") {
+    add("diloco.w0/", all);
+  }
+  SUBCASE("but not where those of a unit are missing") {
+    add("diloco.w0/", all - 1);
+    complete = false;
+  }
+  SUBCASE("nor at the begin of a round") {
+    add("diloco.w0/", all);
+    state.round_first_step = state.inner_step;
+    complete = false;
+  }
+  const auto saver = make();
+  REQUIRE(ask<save_begun>(*this, saver, save_checkpoint{state, "step"}));
+  REQUIRE(saved());
+  const auto found = ask<restored>(*this, make(), restore_latest{});
+  REQUIRE(found);
+  CHECK(found->found);
+  CHECK(found->has_round_base == complete);
+  REQUIRE(outer_restored);
+  REQUIRE(outer_restored->tensors.size() == 3 + (complete ? all : 0));
+  for (const auto& [tensor, value] : outer_restored->tensors) {
+    const auto* from = script->find(tensor.substr(tensor.find('/') + 1));
+    REQUIRE(from);
+    CHECK(value.view.bytes() == from->values.size() * sizeof(float));
+    CHECK(*value.view.as<const float>() == doctest::Approx(5));
+  }
+}
+
+TEST_CASE_FIXTURE(fixture, "a checkpoint of before there was an outer loop clears its state") {
+  place.write(200, 2);
+  has_outer = true;
+  const auto found = ask<restored>(*this, make(), restore_latest{});
+  REQUIRE(found);
+  CHECK(found->found);
+  CHECK_FALSE(found->has_round_base);
+  REQUIRE(outer_restored);
+  CHECK(outer_restored->tensors.empty());
+}
+
+TEST_CASE_FIXTURE(fixture,
+                  "what was written since the weights of others were taken is newer than higher steps") {
+  const auto saver = make();
+  for (const auto& [step, taken] : {std::pair<uint64_t, uint64_t>{300, 0}, {100, 1}, {120, 1}}) {
+    auto state = some_state(step);
+    state.taken_over = taken;
+    REQUIRE(ask<save_begun>(*this, saver, save_checkpoint{state, "outer"}));
+    REQUIRE(saved());
+  }
+  const auto listed = list_folder(place.folder);
+  REQUIRE(listed.size() == 3);
+  CHECK(listed[0].inner_step == 120);
+  CHECK(listed[1].inner_step == 100);
+  CHECK(ask<restored>(*this, make(), restore_latest{})->state.inner_step == 120);
 }
 
 TEST_CASE_FIXTURE(fixture, "without a checkpoint nothing is found and nothing touched") {

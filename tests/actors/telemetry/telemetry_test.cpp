@@ -96,15 +96,19 @@ TEST_CASE_FIXTURE(fixture, "telemetry publishes what the others answer") {
   CHECK(now->state == node_state::starting);
 }
 
-TEST_CASE_FIXTURE(fixture, "the state is training exactly while the inner loop is active") {
+TEST_CASE_FIXTURE(fixture, "the state is training or syncing exactly while the trainer is") {
   tell({node_state::running});
   CHECK(board->read()->state == node_state::running);
   w.progress.running = true;
   CHECK(after_ticks()->state == node_state::training);
   w.progress.running = false;
   CHECK(after_ticks()->state == node_state::running);
+  w.progress.syncing = true;
+  CHECK(after_ticks()->state == node_state::syncing);
+  w.progress.syncing = false;
+  CHECK(after_ticks()->state == node_state::running);
   tell({node_state::draining});
-  w.progress.running = true;
+  w.progress.running = w.progress.syncing = true;
   CHECK(after_ticks()->state == node_state::draining);
 }
 

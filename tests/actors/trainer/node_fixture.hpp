@@ -91,10 +91,10 @@ inline std::shared_ptr<const text::data_loader> tiny_data(const std::string& dir
 struct node_fixture
     : deterministic<caf::id_block::neuroshard_common, caf::id_block::neuroshard_status,
                     caf::id_block::neuroshard_layer_worker, caf::id_block::neuroshard_checkpointer,
-                    caf::id_block::neuroshard_ledger, caf::id_block::neuroshard_peer_manager,
-                    caf::id_block::neuroshard_peer_link, caf::id_block::neuroshard_relay,
-                    caf::id_block::neuroshard_work_link, caf::id_block::neuroshard_gradient_exchanger,
-                    caf::id_block::neuroshard_trainer> {
+                    caf::id_block::neuroshard_checkpoint_stream, caf::id_block::neuroshard_ledger,
+                    caf::id_block::neuroshard_peer_manager, caf::id_block::neuroshard_peer_link,
+                    caf::id_block::neuroshard_relay, caf::id_block::neuroshard_work_link,
+                    caf::id_block::neuroshard_gradient_exchanger, caf::id_block::neuroshard_trainer> {
   temporary_directory root;
   std::shared_ptr<manual_clock> clock = std::make_shared<manual_clock>();
   counters_ptr counters = std::make_shared<node_counters>();
@@ -118,6 +118,8 @@ struct node_fixture
   work_network_ptr network = std::make_shared<work_network>();
   std::vector<layer_worker_actor> others; ///< the workers of the further stages
   outer_loop_actor outer;                 ///< null: none
+  outer_state_actor outer_state;          ///< of the checkpointer; null: none
+  resync_parts resync;                    ///< none: no weights are taken from others
   bool shared = false;                    ///< others hold parts of the model
   int renewals = 0;                       ///< how often the trainer asked for a stage that trains
   std::function<void(const training_progress&)> watch;
@@ -156,6 +158,7 @@ struct node_fixture
     how.tokenizer_path = root.path() + "/tokenizer.json";
     how.tokenizer_hash = kernels::to_hex(tokens.hash());
     how.max_storage_mb = 1000;
+    how.outer = outer_state;
     saver = keep(sys.spawn(checkpointer, how, worker, time_source_ptr{clock}, counters));
     ledger = keep(sys.spawn(rewarding_ledger, money));
     const auto asked = between ? between(worker) : worker;
@@ -185,6 +188,7 @@ struct node_fixture
     parts.relay = hop;
     parts.outer = outer;
     parts.shared = [this] { return shared; };
+    parts.resync = resync;
     parts.checkpointer = saver;
     parts.ledger = ledger;
     parts.data = data;

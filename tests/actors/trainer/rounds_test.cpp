@@ -25,7 +25,8 @@ struct round_fixture : node_fixture {
               [this](const finish_round& share) {
                 finished.push_back(share);
                 return finish(share);
-              }};
+              },
+              [](const restore_outer_state&) -> caf::result<void> { return caf::unit; }};
     }));
   }
 };
@@ -173,6 +174,46 @@ TEST_CASE_FIXTURE(round_fixture,
   CHECK(begun[0].base == 2);
   REQUIRE(finished.size() == 1);
   CHECK(finished[0].round == 3);
+}
+
+TEST_CASE_FIXTURE(round_fixture,
+                  "a node restarted in the middle of a round stays in it where its base was kept") {
+  outer_tensors base;
+  std::optional<restore_outer_state> given_back;
+  outer_state = keep(sys.spawn([&](outer_state_actor::pointer) -> outer_state_actor::behavior_type {
+    return {[&](const read_outer_state&) { return base; },
+            [&](const restore_outer_state& what) -> caf::result<void> {
+              given_back = what;
+              return caf::unit;
+            }};
+  }));
+  spawn();
+  start();
+  auto view = ask<snapshot_opened>(*this, worker, open_snapshot{false});
+  REQUIRE(view);
+  for (const auto& entry : view->tensors) {
+    auto tensor = ask<tensor_handle>(*this, worker, read_snapshot{view->snapshot_id, entry.name});
+    REQUIRE(tensor);
+    base.tensors.push_back({"diloco.w0/" + entry.name, *tensor});
+  }
+  run_to(9);
+  REQUIRE(ask<caf::unit_t>(*this, loop, stop_training{}));
+  kill();
+  begun.clear();
+  finished.clear();
+  spawn();
+  REQUIRE(start().found);
+  REQUIRE(given_back);
+  CHECK(given_back->tensors.size() == base.tensors.size());
+  run_to(13);
+  REQUIRE(begun.size() == 2);
+  CHECK(begun[0].base == 1);
+  REQUIRE(finished.size() == 1);
+  CHECK(finished[0].round == 2);
+  CHECK(finished[0].inner_steps == 6);
+  CHECK(finished[0].tokens == 6 * 4 * 16);
+  CHECK(finished[0].loss > 0);
+  kill(); // who refers to this frame
 }
 
 TEST_CASE_FIXTURE(round_fixture, "a node stopped with the last step of a round goes on after it") {
