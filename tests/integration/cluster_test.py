@@ -11,7 +11,7 @@ def grpc_address(node):
 
 class Cluster(NodeTest):
     def start_nodes(self, count, **settings):
-        """All at once: one that comes when the others have ended a round stays apart."""
+        """All at once, so that they share the first round."""
         nodes = []
         for i in range(count):
             seeds = [grpc_address(nodes[0])] if nodes else []
