@@ -1,64 +1,75 @@
 """Nodes that hold one model together: two that share out its layers, three that hold all of it."""
 
+import os
+import shutil
 import unittest
 
-from support import NodeTest, main, wait_for
+from cluster import ClusterTest, grpc_address, hash_of, held, outer
+from support import main, wait_for
 
 
-def grpc_address(node):
-    return f"127.0.0.1:{node.port + 1000}"
-
-
-class Cluster(NodeTest):
-    def start_nodes(self, count, **settings):
-        """All at once, so that they share the first round."""
-        nodes = []
-        for i in range(count):
-            seeds = [grpc_address(nodes[0])] if nodes else []
-            nodes.append(self.node(f"node-{i}", settings={"grpc_host": "127.0.0.1", "cpu_threads": 1, "seed_peers": seeds,
-                                                          **settings}))
-        for node in nodes:
-            node.start(ready=False)
-        for node in nodes:
-            node.wait_listening()
-        return nodes
-
-    def outer(self, node):
-        return node.value("model", "version")
-
-    def hash_of(self, node):
-        return node.get("/api/v1/training/global").json()["local"]["model_hash"]
-
-    def held(self, node):
-        return {(layer["type"], layer["index"]) for layer in node.get("/api/v1/layers").json()["layers"]}
-
+class Cluster(ClusterTest):
     def test_two_nodes_share_out_the_layers_train_them_and_lose_one_another(self):
         nodes = self.start_nodes(2, **{"peers.max_layers": 1, "training.diloco_steps": 40, "training.microbatches": 2})
-        wait_for(lambda: all(self.outer(node) >= 2 for node in nodes), 60, "two outer steps on both", nodes[0])
-        self.assertEqual(self.held(nodes[0]) | self.held(nodes[1]),
+        self.wait_outer(nodes, 2)
+        self.assertEqual(held(nodes[0]) | held(nodes[1]),
                          {("embedding", 0), ("transformer", 0), ("transformer", 1), ("lm_head", 2)})
-        self.assertFalse(self.held(nodes[0]) & self.held(nodes[1]))
-        driver, other = sorted(nodes, key=lambda node: ("embedding", 0) not in self.held(node))
+        self.assertFalse(held(nodes[0]) & held(nodes[1]))
+        driver, other = sorted(nodes, key=lambda node: ("embedding", 0) not in held(node))
         losses = driver.losses()
         self.assertLess(losses[max(losses)][-1], losses[min(losses)][0] - 0.3)
         # The other half dies: training waits, and goes on when it is back.
         other.kill()
         wait_for(lambda: "layer." in driver.log().split("waits why=")[-1][:60], 60, "a word of what is missing", driver)
-        before = self.outer(driver)
+        before = outer(driver)
         other.restart().wait_up()
-        wait_for(lambda: self.outer(driver) > before + 1, 90, "further outer steps", driver)
+        wait_for(lambda: outer(driver) > before + 1, 90, "further outer steps", driver)
 
     def test_three_nodes_with_the_whole_model_end_each_round_with_the_same_weights(self):
         # A round of ten seconds on a quiet machine: long enough to meet in.
         nodes = self.start_nodes(3, **{"training.diloco_steps": 4000})
-        wait_for(lambda: all(self.outer(node) >= 2 for node in nodes), 120, "two outer steps", nodes[0])
+        self.wait_outer(nodes, 2, 120)
 
         def agree():
-            versions = {self.outer(node) for node in nodes}
-            return len(versions) == 1 and len({self.hash_of(node) for node in nodes}) == 1 and self.hash_of(nodes[0])
+            versions = {outer(node) for node in nodes}
+            return len(versions) == 1 and len({hash_of(node) for node in nodes}) == 1 and hash_of(nodes[0])
 
         wait_for(agree, 60, "equal hashes", nodes[0])
         wait_for(lambda: "members=3" in nodes[0].log(), 60, "a round of three", nodes[0])
+
+    def test_a_pipeline_writes_what_one_process_with_the_same_weights_writes(self):
+        settings = {**self.one_wallet(), **self.one_text()}
+        whole = self.add_node(**settings, **{"training.diloco_steps": 100}).start()
+        wait_for(lambda: outer(whole) >= 3, 60, "three outer steps", whole)
+        self.assertEqual(whole.terminate(), 0, whole.text())
+        (checkpoints,) = os.scandir(os.path.join(whole.data_dir, "checkpoints"))
+        whole.start("--no-training").wait_up()
+        bodies = [{"prompt": "the ", "max_tokens": 200, "temperature": 0},
+                  *({"prompt": "the heart ", "max_tokens": 200, "temperature": 1, "seed": seed} for seed in range(5))]
+        wanted = [whole.post("/api/v1/inference", body).json()["text"] for body in bodies]
+        self.assertEqual(len(set(wanted)), len(wanted))
+        # Two others, each with half of the layers of that checkpoint.
+        parts = []
+        for _ in range(2):
+            part = self.add_node(*(grpc_address(node) for node in parts), **settings,
+                                 **{"peers.max_layers": 1, "training.enabled": False})
+            folder = checkpoints.name.rsplit("-", 1)[0] + f"-{part.settings['instance']}"
+            shutil.copytree(checkpoints.path, os.path.join(part.data_dir, "checkpoints", folder))
+            os.chmod(part.data_dir, 0o700)
+            parts.append(part.start())
+        wait_for(lambda: sorted(map(len, map(held, parts))) == [2, 2] and not held(parts[0]) & held(parts[1]), 60,
+                 "half of the model on each", parts[0])
+        for part in parts:
+            self.assertEqual(outer(part), outer(whole))
+        for part in parts:  # one drives with its own layers, the other is given everything back for the first ones
+            answers = []
+
+            def answered(body, part=part, answers=answers):
+                answers.append(part.post("/api/v1/inference", body))
+                return answers[-1].status == 200
+            for body, text in zip(bodies, wanted):
+                wait_for(lambda body=body: answered(body), 60, "an answer of the pipeline", part)
+                self.assertEqual(answers[-1].json()["text"], text)
 
 
 if __name__ == "__main__":
