@@ -1,12 +1,16 @@
 // What does a Forward between two processes cost beside a bare gRPC echo of the same bytes?
 //
-//   rpc_bench [--rounds 7] [--seconds 0.5] [--policy stealing] [--json FILE]
+//   rpc_bench [--rounds 7] [--seconds 0.5] [--policy sharing] [--json FILE]
 //
-// The program starts itself a second time as the server. Both ways use mutual TLS 1.3 with the same
-// certificates and the same settings of channel and server. Ours: an actor asks the link, the server's relay
-// hands the activations back. Bare: raw callbacks at both ends, the server returns the buffer it got.
-// --policy: how CAF's threads find work, `stealing` (as in the node) or `sharing`.
+// The program starts itself a second time as the server. All ways use mutual TLS 1.3 with the same
+// certificates and the same settings of channel and server.
+//   bare   raw callbacks at both ends, the server returns the buffer it got
+//   ours   an actor asks the link, the server's relay hands the activations back
+//   worker the relay asks an actor with a thread of its own for them, as it asks the layer worker
+// --policy: how CAF's threads find work, `sharing` (as in the node) or `stealing`.
 // Interleaved in each round; latency with one call at a time, throughput with 16. Medians of the rounds.
+// For each call of the latency run, of both processes: switches, how often a thread stopped to wait; cpu, the
+// time of its threads on a core, which other work on the machine disturbs least.
 
 #include "actors/relay/relay_actor.hpp"
 #include "gateway/grpc/channels.hpp"
@@ -34,9 +38,12 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <future>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <sys/wait.h>
@@ -97,6 +104,25 @@ relay_actor::behavior_type echo(relay_actor::pointer) {
   };
 }
 
+/// As the node's relay with the layer worker: asks, and answers when it hears.
+relay_actor::behavior_type relay_with_worker(relay_actor::pointer self, const relay_actor& worker) {
+  return {
+      [self, worker](routed_forward& call) -> caf::result<routed_forward_reply> {
+        auto promise = self->make_response_promise<routed_forward_reply>();
+        self->request(worker, caf::infinite, std::move(call))
+            .then([promise](routed_forward_reply& reply) mutable { promise.deliver(std::move(reply)); },
+                  [promise](caf::error& why) mutable { promise.deliver(std::move(why)); });
+        return promise;
+      },
+      [](routed_backward&) -> caf::result<routed_backward_reply> {
+        return refuse(errc::invalid_request, "not asked for here");
+      },
+      [](tick_atom) {},
+      [](drain_atom) {},
+      [](status_atom) { return actor_status{}; },
+  };
+}
+
 class bare_echo final : public NeuroShard::WithRawCallbackMethod_Forward<NeuroShard::Service> {
   grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
                                     grpc::ByteBuffer* out) override {
@@ -115,12 +141,17 @@ int serve(const std::string& folder, const std::string& policy) {
   config cfg{policy};
   caf::actor_system system{cfg};
   const auto relay = system.spawn(echo);
+  const auto worker = system.spawn<caf::detached>(echo);
+  const auto asking = system.spawn(relay_with_worker, worker);
   {
-    auto parts = std::make_unique<rpc::service_parts>(system, peer_manager_actor{}, callers, "main", false,
-                                                      nullptr, system_time(), relay);
-    parts->limits.lift_rates();
-    auto ours = rpc::server::start({"127.0.0.1", 0, own}, std::move(parts));
-    if (!ours)
+    const auto serve_by = [&](const relay_actor& answers) {
+      auto parts = std::make_unique<rpc::service_parts>(system, peer_manager_actor{}, callers, "main", false,
+                                                        nullptr, system_time(), answers);
+      parts->limits.lift_rates();
+      return rpc::server::start({"127.0.0.1", 0, own}, std::move(parts));
+    };
+    auto ours = serve_by(relay), with_worker = serve_by(asking);
+    if (!ours || !with_worker)
       return 1;
     bare_echo service;
     grpc::ServerBuilder builder;
@@ -129,15 +160,17 @@ int serve(const std::string& folder, const std::string& policy) {
     builder.RegisterService(&service);
     rpc::set_channel_rules(builder);
     const auto bare = builder.BuildAndStart();
-    std::printf("%u %d\n", (*ours)->port(), bare_port);
+    std::printf("%d %u %u\n", bare_port, (*ours)->port(), (*with_worker)->port());
     std::fflush(stdout);
     char end = 0;
     while (::read(STDIN_FILENO, &end, 1) > 0) {
     }
     bare->Shutdown();
     (*ours)->stop(0);
+    (*with_worker)->stop(0);
   }
-  caf::anon_send_exit(relay, caf::exit_reason::kill);
+  for (const auto& one : {relay, worker, asking})
+    caf::anon_send_exit(one, caf::exit_reason::kill);
   return 0;
 }
 
@@ -278,23 +311,75 @@ double percentile(std::vector<double> all, double part) {
              : all[std::min(all.size() - 1, static_cast<size_t>(part * static_cast<double>(all.size())))];
 }
 
-/// Of each round: median and p99 of latency in microseconds, calls a second.
-struct series {
-  std::vector<double> median_us, p99_us, per_s;
-  void add(const run_result& latency, const run_result& throughput) {
+/// What the threads of the processes have come to: how often they stopped to wait, and their time on a core.
+struct usage {
+  double waits = 0, cpu_us = 0;
+};
+usage usage_of(std::initializer_list<pid_t> processes) {
+  usage all;
+  std::error_code gone;
+  for (const pid_t process : processes)
+    for (const auto& thread :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task", gone)) {
+      double cpu_ns = 0;
+      if (std::ifstream(thread.path() / "schedstat") >> cpu_ns)
+        all.cpu_us += cpu_ns / 1e3;
+      std::ifstream status(thread.path() / "status");
+      for (std::string line; std::getline(status, line);)
+        if (constexpr std::string_view key = "voluntary_ctxt_switches:"; line.starts_with(key))
+          all.waits += std::atof(line.c_str() + key.size());
+    }
+  return all;
+}
+
+double median(const std::vector<double>& all) {
+  return percentile(all, 0.5);
+}
+
+/// A way from one process to the other, and what its rounds came to: median and p99 of latency in
+/// microseconds, calls a second; of the latency run switches and microseconds of a core a call.
+struct way {
+  const char* name;
+  std::function<run_result(const run_plan&)> run;
+  std::vector<double> median_us = {}, p99_us = {}, per_s = {}, switches = {}, cpu_us = {};
+
+  void round(double seconds, pid_t server) {
+    const auto before = usage_of({::getpid(), server});
+    const auto latency = run({1, seconds});
+    const auto after = usage_of({::getpid(), server});
+    const auto throughput = run({outstanding, seconds});
+    const auto calls = static_cast<double>(latency.latency_us.size());
     median_us.push_back(percentile(latency.latency_us, 0.5));
     p99_us.push_back(percentile(latency.latency_us, 0.99));
     per_s.push_back(static_cast<double>(throughput.latency_us.size()) / throughput.seconds);
+    switches.push_back((after.waits - before.waits) / calls);
+    cpu_us.push_back((after.cpu_us - before.cpu_us) / calls);
   }
 };
-std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b) {
+/// The median of the rounds' ratios.
+double ratio(const std::vector<double>& a, const std::vector<double>& b) {
   std::vector<double> all;
   for (size_t i = 0; i < a.size(); ++i)
     all.push_back(a[i] / b[i]);
-  return all;
+  return median(all);
 }
-double median(const std::vector<double>& all) {
-  return percentile(all, 0.5);
+
+/// Prints what a way came to beside the bare one; the same as a line of JSON.
+std::string report(int64_t tokens, size_t bytes, const way& one, const way& bare) {
+  const double p50 = ratio(one.median_us, bare.median_us), p99 = ratio(one.p99_us, bare.p99_us),
+               rate = ratio(one.per_s, bare.per_s), cpu = ratio(one.cpu_us, bare.cpu_us);
+  std::printf("%4ldx768 %-7s %9.1f %6.2f %9.1f %6.2f %9.0f %6.2f %9.1f %8.1f %6.2f\n",
+              static_cast<long>(tokens), one.name, median(one.median_us), p50, median(one.p99_us), p99,
+              median(one.per_s), rate, median(one.switches), median(one.cpu_us), cpu);
+  char row[512];
+  std::snprintf(
+      row, sizeof row,
+      "    {\"tokens\": %ld, \"bytes\": %zu, \"way\": \"%s\", \"p50_us\": %.1f, \"p50_ratio\": %.3f, "
+      "\"p99_us\": %.1f, \"p99_ratio\": %.3f, \"per_s\": %.0f, \"throughput_ratio\": %.3f, "
+      "\"switches\": %.1f, \"cpu_us\": %.1f, \"cpu_ratio\": %.3f}",
+      static_cast<long>(tokens), bytes, one.name, median(one.median_us), p50, median(one.p99_us), p99,
+      median(one.per_s), rate, median(one.switches), median(one.cpu_us), cpu);
+  return row;
 }
 
 int drive(int rounds, double seconds, const std::string& policy, const std::string& json) {
@@ -317,9 +402,9 @@ int drive(int rounds, double seconds, const std::string& policy, const std::stri
   }
   ::close(to_child[0]);
   ::close(from_child[1]);
-  unsigned ours_port = 0, bare_port = 0;
+  unsigned bare_port = 0, ours_port = 0, worker_port = 0;
   std::FILE* const told = ::fdopen(from_child[0], "r");
-  if (told == nullptr || std::fscanf(told, "%u %u", &ours_port, &bare_port) != 2)
+  if (told == nullptr || std::fscanf(told, "%u %u %u", &bare_port, &ours_port, &worker_port) != 3)
     fail("the server did not start");
 
   std::string rows;
@@ -328,46 +413,30 @@ int drive(int rounds, double seconds, const std::string& policy, const std::stri
     caf::actor_system system{cfg};
     const auto link = rpc::spawn_link(system, {own, "main", client_id, std::make_shared<rpc::caller_table>(),
                                                system_time(), system_random()});
-    const driver ours{system, link, {server_id, "127.0.0.1:" + std::to_string(ours_port), other.sha256}};
+    const auto at = [](unsigned port) { return "127.0.0.1:" + std::to_string(port); };
+    const driver ours{system, link, {server_id, at(ours_port), other.sha256}};
+    const driver with_worker{system, link, {server_id, at(worker_port), other.sha256}};
     const bare_client bare{std::make_unique<rpc::raw_stub>(grpc::CreateCustomChannel(
-        "127.0.0.1:" + std::to_string(bare_port),
+        at(bare_port),
         rpc::channel_credentials(own, other.sha256, std::make_shared<rpc::shown_certificate>()),
         rpc::channel_arguments()))};
-    std::printf("%-12s %10s %10s %8s %10s %10s %8s %10s %10s %8s\n", "bf16", "bare p50", "ours p50", "ratio",
-                "bare p99", "ours p99", "ratio", "bare/s", "ours/s", "ratio");
+    std::printf(
+        "bf16     way           p50 us  ratio    p99 us  ratio   calls/s  ratio  switches   cpu us  ratio\n");
     for (const int64_t tokens : {int64_t{1}, int64_t{512}}) {
       const auto hidden = activations(tokens);
       grpc::ByteBuffer bytes;
       if (rpc::write(call_with(hidden), {"rpc-bench-0000000", 30'000}, bytes))
         fail("the request cannot be written");
-      const run_plan one{1, seconds}, many{outstanding, seconds}, warm{outstanding, seconds / 2};
-      (void)bare.run(warm, bytes);
-      (void)ours.run(warm, hidden);
-      series of_bare, of_ours;
-      for (int round = 0; round < rounds; ++round) {
-        auto bare_one = bare.run(one, bytes);
-        auto ours_one = ours.run(one, hidden);
-        auto bare_many = bare.run(many, bytes);
-        auto ours_many = ours.run(many, hidden);
-        of_bare.add(bare_one, bare_many);
-        of_ours.add(ours_one, ours_many);
-      }
-      const double p50 = median(ratios(of_ours.median_us, of_bare.median_us));
-      const double p99 = median(ratios(of_ours.p99_us, of_bare.p99_us));
-      const double rate = median(ratios(of_ours.per_s, of_bare.per_s));
-      char row[512];
-      std::snprintf(row, sizeof row, "%ldx768", static_cast<long>(tokens));
-      std::printf("%-12s %10.1f %10.1f %8.2f %10.1f %10.1f %8.2f %10.0f %10.0f %8.2f\n", row,
-                  median(of_bare.median_us), median(of_ours.median_us), p50, median(of_bare.p99_us),
-                  median(of_ours.p99_us), p99, median(of_bare.per_s), median(of_ours.per_s), rate);
-      std::snprintf(row, sizeof row,
-                    "%s    {\"tokens\": %ld, \"bytes\": %zu, \"bare_p50_us\": %.1f, \"p50_us\": %.1f, "
-                    "\"p50_ratio\": %.3f, \"bare_p99_us\": %.1f, \"p99_us\": %.1f, \"p99_ratio\": %.3f, "
-                    "\"bare_per_s\": %.0f, \"per_s\": %.0f, \"throughput_ratio\": %.3f}",
-                    rows.empty() ? "" : ",\n", static_cast<long>(tokens), bytes.Length(),
-                    median(of_bare.median_us), median(of_ours.median_us), p50, median(of_bare.p99_us),
-                    median(of_ours.p99_us), p99, median(of_bare.per_s), median(of_ours.per_s), rate);
-      rows += row;
+      way ways[] = {{"bare", [&](const run_plan& plan) { return bare.run(plan, bytes); }},
+                    {"ours", [&](const run_plan& plan) { return ours.run(plan, hidden); }},
+                    {"worker", [&](const run_plan& plan) { return with_worker.run(plan, hidden); }}};
+      for (const auto& one : ways)
+        (void)one.run({outstanding, seconds / 2});
+      for (int round = 0; round < rounds; ++round)
+        for (auto& one : ways)
+          one.round(seconds, child);
+      for (const auto& one : ways)
+        rows += (rows.empty() ? "" : ",\n") + report(tokens, bytes.Length(), one, ways[0]);
     }
     caf::anon_send_exit(link, caf::exit_reason::kill);
   }
@@ -389,7 +458,7 @@ int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   int rounds = 7;
   double seconds = 0.5;
-  std::string policy = "stealing", json;
+  std::string policy = "sharing", json;
   rpc::allow_tls_13_only();
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string key = argv[i];

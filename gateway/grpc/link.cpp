@@ -4,6 +4,7 @@
 #include "gateway/grpc/exchange_codec.hpp"
 #include "gateway/grpc/limits.hpp"
 #include "gateway/grpc/membership_codec.hpp"
+#include "gateway/grpc/own_thread.hpp"
 #include "gateway/grpc/status.hpp"
 #include "gateway/grpc/work_codec.hpp"
 #include "neuroshard/membership.pb.h"
@@ -239,18 +240,23 @@ struct link_state {
           } else {
             answer = caf::make_message(error_of(status, call->context));
           }
-          deliver(std::move(link), std::move(promised), std::move(answer));
+          deliver(std::move(link), std::move(promised), std::move(answer), is_work<Request>);
         });
     return promise;
   }
 
   /// Answers from gRPC's thread; by way of the link where the message goes through others on its way back.
-  static void deliver(caf::strong_actor_ptr link, caf::response_promise promise, caf::message answer) {
+  /// Who waits for work goes on at once, on this thread; control may take its time.
+  static void deliver(caf::strong_actor_ptr link, caf::response_promise promise, caf::message answer,
+                      bool at_once) {
     if (promise.async())
       return;
     if (promise.stages().empty()) {
-      if (const auto source = promise.source())
-        source->enqueue(link, promise.id().response_id(), std::move(answer), nullptr);
+      const auto id = promise.id().response_id();
+      if (const auto source = promise.source(); source && at_once)
+        send_and_run(source, std::move(link), id, std::move(answer));
+      else if (source)
+        source->enqueue(std::move(link), id, std::move(answer), nullptr);
       return;
     }
     const auto end = std::make_shared<const std::function<void()>>([promise, answer]() mutable {

@@ -1,6 +1,7 @@
 #include "gateway/grpc/reply_desk.hpp"
 
 #include "actors/common/error.hpp"
+#include "gateway/grpc/own_thread.hpp"
 
 #include <caf/actor_cast.hpp>
 #include <caf/actor_companion.hpp>
@@ -69,8 +70,7 @@ void reply_desk::ask(const caf::strong_actor_ptr& to, caf::message what, std::ch
   }
   for (const auto& one : late)
     one(refuse(errc::timeout, "This part of the node did not answer in time."));
-  to->enqueue(caf::actor_cast<caf::strong_actor_ptr>(ear_), caf::make_message_id(id), std::move(what),
-              nullptr);
+  send_and_run(to, caf::actor_cast<caf::strong_actor_ptr>(ear_), caf::make_message_id(id), std::move(what));
 }
 
 void reply_desk::close() {
