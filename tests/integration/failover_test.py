@@ -1,28 +1,14 @@
 """A generation over several nodes while one of them is killed: with another that holds the same layers, and without."""
 
-import os
 import unittest
 
-from cluster import ClusterTest, hash_of, held, outer
+from cluster import ClusterTest, hash_of, held, outer, processor_ns
 from support import main, neuro, wait_for
 
 # Rounds long enough that the nodes meet in them, and a context long enough to kill somebody in the middle of it.
 SHAPE = {"peers.max_layers": 1, "training.diloco_steps": 800, "training.microbatches": 2, "model.max_seq_len": 2048}
 LONG = {"prompt": "the ", "max_tokens": 1900, "temperature": 0.7, "seed": 7, "logprobs": True}
 EMBED = ("embedding", 0)
-
-
-def processor_ns(node):
-    """Time on a processor that the threads of a node have had."""
-    tasks = f"/proc/{node.process.pid}/task"
-    total = 0
-    for task in os.listdir(tasks):
-        try:
-            with open(os.path.join(tasks, task, "schedstat"), encoding="ascii") as file:
-                total += int(file.read().split()[0])
-        except OSError:  # a thread that has ended
-            pass
-    return total
 
 
 class Failover(ClusterTest):
