@@ -24,12 +24,13 @@ std::vector<std::string> plan_pruning(const std::vector<stored_checkpoint>& newe
     stays[i] = i < policy.keep || (in_hours && hour != hour_now && !hours_seen.contains(hour));
     hours_seen.insert(hour);
   }
-  const auto outer =
-      std::find_if(newest_first.begin(), newest_first.end(), [](const auto& c) { return c.at_outer_step; });
   if (count > 0)
     always[0] = true;
-  if (outer != newest_first.end())
-    always[static_cast<size_t>(outer - newest_first.begin())] = true;
+  // The one before the last is what nodes ask for whose records of this one are late.
+  size_t outer_seen = 0;
+  for (size_t i = 0; i < count && outer_seen < 2; ++i)
+    if (newest_first[i].at_outer_step)
+      (outer_seen++ == 0 ? always : stays)[i] = true;
   uint64_t bytes = 0;
   for (size_t i = 0; i < count; ++i)
     if (stays[i] || always[i])

@@ -22,7 +22,8 @@ struct prune_policy {
 };
 
 /// Names of the checkpoints to remove, oldest first (spec training.md section 11). `newest_first` is in the
-/// order of list_folder. The newest and the newest of an outer step always stay.
+/// order of list_folder. The newest and the newest of an outer step always stay, the one
+/// of the outer step before while there is room.
 std::vector<std::string> plan_pruning(const std::vector<stored_checkpoint>& newest_first,
                                       const prune_policy& policy, int64_t now_unix_us);
 

@@ -9,7 +9,8 @@ constexpr size_t avoided_max = 64;
 } // namespace
 
 void resync_watch::rest() {
-  must_since_us_.reset();
+  must_ = false;
+  unclear_since_us_.reset();
   apart_since_us_.reset();
   target_.reset();
   avoid_.clear();
@@ -25,7 +26,7 @@ void resync_watch::look(const own_weights& own, const peer_list& peers, int64_t 
   case standing_weights::place::alone:
     return rest();
   case standing_weights::place::in_step:
-    if (!must_since_us_) {
+    if (!must_) {
       settled_ = true;
       return rest();
     }
@@ -33,14 +34,19 @@ void resync_watch::look(const own_weights& own, const peer_list& peers, int64_t 
   case standing_weights::place::unsettled:
     break;
   case standing_weights::place::apart:
+    unclear_since_us_.reset();
     if (!apart_since_us_)
       apart_since_us_ = now_us;
-    if (must_since_us_ || !settled_ || found.version >= own.version + 2 ||
+    if (must_ || tries_ > 0 || !settled_ || found.version >= own.version + 2 ||
         now_us - *apart_since_us_ >= apart_us)
       target_ = std::move(found);
     return;
   }
-  if (must_since_us_ && now_us - *must_since_us_ >= unclear_us)
+  if (!syncing())
+    return;
+  if (!unclear_since_us_)
+    unclear_since_us_ = now_us;
+  if (now_us - *unclear_since_us_ >= unclear_us)
     rest();
 }
 

@@ -24,15 +24,15 @@ public:
   static constexpr int64_t given_up_us = 300'000'000;
 
   /// The outer loop has lost touch with the others.
-  void must(int64_t now_us) {
-    must_since_us_ = now_us;
-    given_up_until_us_ = now_us;
+  void must() {
+    must_ = true;
+    given_up_until_us_.reset();
   }
   /// Looks at what stands now.
   void look(const own_weights& own, const peer_list& peers, int64_t now_us);
 
   /// Weights are to be taken, or are waited for: no training meanwhile.
-  bool syncing() const noexcept { return must_since_us_ || target_; }
+  bool syncing() const noexcept { return must_ || tries_ > 0 || target_; }
   /// What is to be taken now; nothing while it pauses, or while nothing is clear.
   std::optional<standing_weights> take(int64_t now_us) const;
   /// It could not be had; of these nodes. False: given up, the node goes on with what it has.
@@ -44,7 +44,8 @@ private:
   void rest();
 
   bool settled_ = false; ///< has been in step with others
-  std::optional<int64_t> must_since_us_;
+  bool must_ = false;
+  std::optional<int64_t> unclear_since_us_; ///< weights are waited for, and none can be taken
   std::optional<int64_t> apart_since_us_;
   std::optional<standing_weights> target_;
   std::set<std::string> avoid_;

@@ -3,6 +3,7 @@
 #include "actors/peer_link/peer_address.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -61,6 +62,21 @@ bool counts(const own_weights& own, const peer_info& peer) {
   const auto& node = peer.node;
   return peer.state == peer_state::online && node.node_id != own.node_id && node.model_version > 0 &&
          node.architecture_id == own.architecture_id;
+}
+
+/// Somebody who has trained holds one of these units, and has not said yet what it is: a round begins there.
+bool awaits_word(const own_weights& own, const peer_list& peers) {
+  const auto held_by = [](const node_description& node, const std::string& unit) {
+    if (unit == "embed" || unit == "head")
+      return unit == "embed" ? node.has_embedding : node.has_lm_head;
+    const auto layer = std::strtoul(unit.c_str() + unit.find('.') + 1, nullptr, 10);
+    return layer >= node.layer_begin && layer < node.layer_end;
+  };
+  return std::any_of(peers.begin(), peers.end(), [&](const peer_info& peer) {
+    return counts(own, peer) && peer.node.units.empty() &&
+           std::any_of(own.units.begin(), own.units.end(),
+                       [&](const std::string& unit) { return held_by(peer.node, unit); });
+  });
 }
 
 /// Groups of a unit with this node in its own; empty where nobody else has trained it.
@@ -145,8 +161,11 @@ standing_weights find_standing(const own_weights& own, const peer_list& peers,
   for (const auto& unit : own.units)
     if (auto groups = groups_of(unit, own, peers); !groups.empty())
       of_units.emplace(unit, std::move(groups));
-  if (of_units.empty())
+  if (of_units.empty()) {
+    if (awaits_word(own, peers))
+      found.where = standing_weights::place::unsettled;
     return found;
+  }
   if (std::all_of(of_units.begin(), of_units.end(),
                   [&](const auto& one) { return standing(one.second).has(own.node_id); })) {
     found.where = standing_weights::place::in_step;

@@ -34,10 +34,12 @@ struct weights_part {
 };
 struct standing_weights {
   enum class place : uint8_t {
-    alone,     ///< nobody else has trained weights of a unit that is held here
-    in_step,   ///< this node is among those whose weights stand
-    apart,     ///< it is not; `parts` says what stands
-    unsettled, ///< it is not, but what stands is of different outer steps, or nobody can be asked for it
+    alone,   ///< nobody else has trained weights of a unit that is held here
+    in_step, ///< this node is among those whose weights stand
+    apart,   ///< it is not; `parts` says what stands
+    /// It is not, but what stands is of different outer steps, or nobody can be asked for it; or somebody
+    /// holds what is held here and has not said yet what it is.
+    unsettled,
   };
   place where = place::alone;
   uint64_t version = 0;            ///< apart: outer step of what stands

@@ -134,7 +134,7 @@ void trainer_state::outer_step_taken(const round_outcome& outcome) {
     return go_on_after(outcome);
   left_behind = outcome;
   round_begun = false;
-  watch.must(parts.time->steady_us());
+  watch.must();
   looked_us.reset();
   now = phase::boundary;
   boundary();

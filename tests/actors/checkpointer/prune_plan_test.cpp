@@ -52,6 +52,18 @@ TEST_CASE("the last outer step stays however old it is") {
   CHECK(plan_pruning(stored, {}, noon + minute) == std::vector<std::string>{"3", "4"});
 }
 
+TEST_CASE("that of the outer step before stays too while there is room") {
+  std::vector<stored_checkpoint> stored;
+  for (uint64_t step = 10; step > 3; --step)
+    stored.push_back(made(step, noon + static_cast<int64_t>(step)));
+  for (uint64_t step = 3; step > 0; --step)
+    stored.push_back(made(step, noon + static_cast<int64_t>(step), true));
+  CHECK(plan_pruning(stored, {}, noon + minute) == std::vector<std::string>{"1", "4", "5"});
+  prune_policy policy;
+  policy.storage_bytes = 60;
+  CHECK(plan_pruning(stored, policy, noon + minute) == std::vector<std::string>{"1", "2", "4", "5"});
+}
+
 TEST_CASE("nothing stored, nothing removed") {
   CHECK(plan_pruning({}, {}, noon).empty());
 }

@@ -56,6 +56,29 @@ TEST_CASE("a node whose units nobody else has trained is alone") {
   }
 }
 
+TEST_CASE("who has trained the same units and has not said yet what they are leaves it open") {
+  auto begins = holder('b', 5, "x");
+  begins.node.units.clear();
+  begins.node.layer_end = 1;
+  CHECK(find_standing(own('a', 3, "x"), {begins}).where == place::unsettled);
+  CHECK(find_standing(own('a', 3, "x", {"layer.1"}), {begins}).where == place::alone);
+  begins.node.layer_end = 0;
+  begins.node.has_lm_head = true;
+  CHECK(find_standing(own('a', 3, "x", {"head"}), {begins}).where == place::unsettled);
+  CHECK(find_standing(own('a', 3, "x", {"embed"}), {begins}).where == place::alone);
+  SUBCASE("so a try that failed is not forgotten, but it is not waited for ever") {
+    resync_watch watch;
+    watch.look(own('a', 0, "x", {"head"}), {holder('b', 4, "x", {"head"})}, 0);
+    REQUIRE(watch.take(0));
+    CHECK(watch.failed({std::string(32, 'b')}, 0));
+    watch.look(own('a', 0, "x", {"head"}), {begins}, second);
+    CHECK(watch.syncing());
+    CHECK_FALSE(watch.take(second));
+    watch.look(own('a', 0, "x", {"head"}), {begins}, 61 * second);
+    CHECK_FALSE(watch.syncing());
+  }
+}
+
 TEST_CASE("a new node takes what those who have trained hold") {
   const auto found =
       find_standing(own('c', 0, "x"), {holder('a', 4, "x"), holder('b', 4, "x"), holder('d', 0, "x"),
@@ -195,7 +218,7 @@ TEST_CASE("one that was in step waits for late records, unless it is two outer s
 TEST_CASE(
     "told by the outer loop it waits for what stands to become clear, but never alone, and not for ever") {
   resync_watch watch;
-  watch.must(0);
+  watch.must();
   watch.look(own('c', 4, "x"), {holder('a', 4, "x")}, second);
   CHECK(watch.syncing());
   CHECK_FALSE(watch.take(second));
