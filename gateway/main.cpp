@@ -26,7 +26,7 @@ int complain(const start_error& why) {
   return static_cast<int>(why.code);
 }
 
-int start_node(command_line given) {
+int start_node(command_line given, const process_start& start) {
   auto loaded = load_config(given);
   if (!loaded)
     return complain(loaded.error());
@@ -37,7 +37,7 @@ int start_node(command_line given) {
       return complain(child.error());
     daemon.emplace(std::move(*child));
   }
-  return run_node(std::move(given), std::move(*loaded), std::move(daemon));
+  return run_node(std::move(given), std::move(*loaded), std::move(daemon), start);
 }
 
 int new_wallet() {
@@ -67,7 +67,7 @@ std::optional<int> tool_help(const command_line& given) {
   }
 }
 
-int dispatch(command_line given) {
+int dispatch(command_line given, const process_start& start) {
   if (const auto helped = tool_help(given))
     return *helped;
   switch (given.what) {
@@ -81,7 +81,7 @@ int dispatch(command_line given) {
     return new_wallet();
   case command::run:
   case command::daemon:
-    return start_node(std::move(given));
+    return start_node(std::move(given), start);
   default:
     break;
   }
@@ -121,5 +121,5 @@ int main(int argc, char** argv) {
   auto given = neuroshard::parse_command_line(std::vector<std::string>(argv + 1, argv + argc));
   if (!given)
     return neuroshard::complain(given.error());
-  return neuroshard::dispatch(std::move(*given));
+  return neuroshard::dispatch(std::move(*given), neuroshard::process_start::of(argc, argv));
 }

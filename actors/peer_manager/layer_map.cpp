@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <set>
 #include <utility>
 
 namespace neuroshard {
@@ -117,6 +118,13 @@ bool names_only(const layer_map& map, std::string_view node_id) noexcept {
     return std::all_of(unit.holders.begin(), unit.holders.end(),
                        [&](const auto& id) { return id == node_id; });
   });
+}
+
+size_t nodes_in(const layer_map& map) {
+  std::set<std::string_view> ids;
+  for (const auto& unit : map.layers)
+    ids.insert(unit.holders.begin(), unit.holders.end());
+  return ids.size();
 }
 
 std::string architecture_id_of(const layer_map& map) {

@@ -67,6 +67,8 @@ uint32_t layers_of(const layer_map& map) noexcept;
 held_range range_in(const layer_map& map, std::string_view node_id);
 /// Whether every unit has a holder.
 bool complete(const layer_map& map) noexcept;
+/// How many nodes the map gives work to.
+size_t nodes_in(const layer_map& map);
 /// Whether the map gives work to nobody but this node.
 bool names_only(const layer_map& map, std::string_view node_id) noexcept;
 /// First 16 hex digits of SHA-256 of the map's architecture, as nodes announce it.

@@ -34,6 +34,9 @@ struct peer_manager_parts {
   std::function<void(node_description&, training_report&)> refresh = {};
   /// Told what to hold. The peer manager's thread, quick. Empty: nobody cares.
   std::function<void(const placement_changed&)> placed = {};
+  /// The network parameters of this node as canonical JSON: those of a map that names no other node. Quick.
+  /// Empty: none.
+  std::function<std::string()> network_parameters = {};
   /// Whether an outer exchange is under way: no ranges are moved then. Empty: never.
   std::function<bool()> exchanging = {};
   /// Null: peers are found through each other alone.
@@ -45,7 +48,6 @@ struct peer_manager_options {
   uint32_t total_layers = 0;           ///< depth of the model that routes must cover
   unit_costs costs;                    ///< of that model
   std::string architecture;            ///< canonical JSON, for the layer map
-  std::string network_parameters;      ///< canonical JSON, for the layer map of a network that begins here
   std::vector<std::string> seed_peers; ///< host:port
   std::vector<stored_peer> stored;     ///< met in an earlier life; tried where seeds are not enough
   std::string store_path;              ///< peers.json; empty: nothing is stored

@@ -48,7 +48,10 @@ layer_map peer_manager_state::next_map(int64_t now_us) const {
   const auto& own_node = table.own();
   layer_map made;
   made.architecture = options.architecture;
-  made.training = map ? map->what.training : options.network_parameters;
+  if (map && !names_only(map->what, own_node.node_id))
+    made.training = map->what.training;
+  else if (parts.network_parameters)
+    made.training = parts.network_parameters();
   placement_input in;
   in.total_layers = options.total_layers;
   in.costs = options.costs;
@@ -122,7 +125,7 @@ void peer_manager_state::keep_map(int64_t now_us) {
     return;
   auto next = next_map(now_us);
   const bool moved = !map || map->signer != own_id || map->what.architecture != next.architecture ||
-                     !same_holders(map->what, next);
+                     map->what.training != next.training || !same_holders(map->what, next);
   if (!moved && now_us < next_hashes_us)
     return;
   next.version = map ? map->what.version : 0;
@@ -204,11 +207,13 @@ void peer_manager_state::tell_placement(const layer_map& of, bool other_architec
   now.map_version = of.version;
   now.architecture = of.architecture;
   now.training = of.training;
+  now.other_nodes = nodes_in(of) - (range_in(of, table.own().node_id).empty() ? 0 : 1);
   now.other_architecture = other_architecture;
   const auto same = [&](const placement_changed& before) {
     return before.layer_begin == now.layer_begin && before.layer_end == now.layer_end &&
            before.embed == now.embed && before.head == now.head && before.architecture == now.architecture &&
-           before.training == now.training && before.other_architecture == now.other_architecture;
+           before.training == now.training && before.other_nodes == now.other_nodes &&
+           before.other_architecture == now.other_architecture;
   };
   if (told && same(*told))
     return;

@@ -83,6 +83,7 @@ struct placement_changed {
   uint64_t map_version = 0;
   std::string architecture; ///< canonical JSON, as the keeper has it
   std::string training;     ///< canonical JSON of the network parameters
+  size_t other_nodes = 0;   ///< that the map gives work to, beside this one
   /// The map is of a network with another architecture, so this node has no part in it as it is.
   bool other_architecture = false;
 };

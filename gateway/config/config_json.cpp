@@ -1,4 +1,5 @@
 #include "gateway/config/data_dir.hpp"
+#include "gateway/config/json_setting.hpp"
 
 #include <fmt/core.h>
 #include <rapidjson/document.h>
@@ -18,21 +19,6 @@ start_error damaged(const std::string& path, std::string_view what) {
   return {exit_code::data_directory, fmt::format("{}: is damaged: {}", path, what)};
 }
 
-/// A JSON value as a value of the key's kind. Patchable keys are switches and numbers; texts are here for
-/// completeness.
-std::optional<config_value> read_setting(const key_spec& spec, const rapidjson::Value& json) {
-  const config_value kind = empty_value(spec);
-  if (std::holds_alternative<bool>(kind) && json.IsBool())
-    return config_value{json.GetBool()};
-  if (std::holds_alternative<int64_t>(kind) && json.IsInt64())
-    return config_value{json.GetInt64()};
-  if (std::holds_alternative<double>(kind) && json.IsNumber())
-    return config_value{json.GetDouble()};
-  if (std::holds_alternative<std::string>(kind) && json.IsString())
-    return config_value{std::string(json.GetString(), json.GetStringLength())};
-  return std::nullopt;
-}
-
 std::string text_of(const rapidjson::Value& json, const char* name) {
   const auto found = json.FindMember(name);
   if (found == json.MemberEnd() || !found->value.IsString())
@@ -46,20 +32,20 @@ void put_text(json_writer& out, std::string_view text) {
   out.String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
 }
 
-void put_value(json_writer& out, const config_value& value) {
-  if (const auto* b = std::get_if<bool>(&value))
-    out.Bool(*b);
-  else if (const auto* i = std::get_if<int64_t>(&value))
-    out.Int64(*i);
-  else if (const auto* d = std::get_if<double>(&value))
-    out.Double(*d);
-  else if (const auto* s = std::get_if<std::string>(&value))
-    put_text(out, *s);
-  else
-    out.Null();
-}
-
 } // namespace
+
+std::optional<config_value> read_setting(const key_spec& spec, const rapidjson::Value& json) {
+  const config_value kind = empty_value(spec);
+  if (std::holds_alternative<bool>(kind) && json.IsBool())
+    return config_value{json.GetBool()};
+  if (std::holds_alternative<int64_t>(kind) && json.IsInt64())
+    return config_value{json.GetInt64()};
+  if (std::holds_alternative<double>(kind) && json.IsNumber())
+    return config_value{json.GetDouble()};
+  if (std::holds_alternative<std::string>(kind) && json.IsString())
+    return config_value{std::string(json.GetString(), json.GetStringLength())};
+  return std::nullopt;
+}
 
 start_result<std::optional<config_json>> read_config_json(const std::string& path) {
   struct stat info {};
@@ -117,7 +103,7 @@ start_result<done> write_config_json(const std::string& path, const config_json&
   out.StartObject();
   for (const auto& [key, value] : content.settings) {
     out.Key(key.c_str());
-    put_value(out, value);
+    put_setting(out, value);
   }
   out.EndObject();
   out.EndObject();

@@ -1,5 +1,6 @@
 #include "gateway/config/load_config.hpp"
 
+#include "gateway/config/adopted_architecture.hpp"
 #include "gateway/config/data_dir.hpp"
 
 #include <fmt/core.h>
@@ -241,6 +242,13 @@ private:
       preset = std::get<std::string>(one.value);
     }
     c = default_config(preset.value_or("auto"));
+    if (c.model.preset == "auto") {
+      auto adopted = read_adopted_architecture(out_.data_dir);
+      if (!adopted)
+        return adopted.error();
+      if (*adopted)
+        c = default_config_of(**adopted);
+    }
     for (const auto& [key, value] : preset_defaults(c.model.preset))
       out_.source[std::string(key)] = config_source::preset_default;
     for (const key_spec& spec : schema())

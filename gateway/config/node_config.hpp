@@ -101,6 +101,9 @@ struct model_config {
   int64_t num_experts = 0, top_k = 0; ///< 0 = dense
   bool tie_embeddings = false;
   std::string dtype; ///< bf16 or f32
+  /// Canonical JSON of what a node with preset "auto" has taken over from its network; empty: nothing, it
+  /// runs pico. Not a key.
+  std::string adopted;
   uint64_t seed = 0;
   friend bool operator==(const model_config&, const model_config&) = default;
 };

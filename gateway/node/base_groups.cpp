@@ -6,8 +6,8 @@
 #include "actors/rate_limiter/rate_limiter.hpp"
 #include "actors/relay/relay.hpp"
 #include "actors/telemetry/telemetry.hpp"
+#include "gateway/config/network_parameters.hpp"
 #include "gateway/node/live_settings.hpp"
-#include "gateway/node/network_parameters.hpp"
 
 #include <caf/actor_system.hpp>
 
@@ -63,7 +63,6 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
                                   static_cast<uint64_t>(plan.shape.embed_parameters()),
                                   static_cast<uint64_t>(plan.shape.head_parameters()), plan.bf16);
   options.architecture = model::canonical_json(plan.shape);
-  options.network_parameters = network_parameters(*config);
   options.seed_peers = config->seed_peers;
   if (!config->tracker.empty())
     options.seed_peers.push_back(config->tracker);
@@ -73,6 +72,7 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
   options.peers_max = static_cast<size_t>(config->peers.max);
   peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random};
   parts.placed = plan.placed;
+  parts.network_parameters = [config = plan.config] { return network_parameters(*config()); };
   parts.exchanging = [held = plan.held] { return held->exchanging(); };
   parts.directory = plan.directory;
   parts.refresh = [board = plan.board, held = plan.held](node_description& own, training_report& training) {

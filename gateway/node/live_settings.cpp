@@ -1,6 +1,7 @@
 #include "gateway/node/live_settings.hpp"
 
 #include "actors/common/log.hpp"
+#include "gateway/config/network_parameters.hpp"
 
 #include <caf/send.hpp>
 
@@ -71,7 +72,7 @@ void live_settings::tell(const node_config& before, const node_config& after) {
 
 caf::expected<http::patch_outcome> live_settings::patch(const patch_body& body) {
   const auto now = current();
-  auto plan = plan_patch(body, *now, machine_, false);
+  auto plan = plan_patch(body, *now, machine_, in_cohort_);
   if (!plan)
     return plan.error();
   if (!plan->changes.empty()) {
@@ -97,13 +98,33 @@ caf::expected<http::patch_outcome> live_settings::patch(const patch_body& body) 
   return http::patch_outcome{std::move(plan->updated), plan->restart_required};
 }
 
+bool live_settings::join_network(std::string_view parameters) {
+  const auto now = current();
+  auto next = with_network_parameters(*now, machine_, parameters);
+  if (!next) {
+    log::warn("config", "network-parameters-refused why=\"{}\"", problem_of(next.error()).message);
+    return false;
+  }
+  const auto taken = network_parameters(*next);
+  if (taken == network_parameters(*now))
+    return false;
+  log::info("config", "network-parameters {}", taken);
+  const std::lock_guard hold(guard_);
+  current_ = std::make_shared<const node_config>(std::move(*next));
+  return true;
+}
+
 void live_settings::reload(const start_result<loaded_config>& fresh) {
   if (!fresh) {
     log::error("config", "reload-refused why=\"{}\"", fresh.error().line);
     return;
   }
   auto next = *current();
-  const auto outcome = apply_reload(next, fresh->config);
+  auto wanted = fresh->config;
+  if (in_cohort_) // what the network has in common stays
+    if (auto kept = with_network_parameters(wanted, machine_, network_parameters(next)))
+      wanted = std::move(*kept);
+  const auto outcome = apply_reload(next, wanted);
   for (const auto& key : outcome.applied)
     log::info("config", "reloaded key={}", key);
   for (const auto& key : outcome.needs_restart)

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string_view>
 
 namespace neuroshard {
 
@@ -35,6 +36,12 @@ public:
   caf::expected<http::patch_outcome> patch(const patch_body& body);
   /// On the thread of main: takes over what may change while running, and logs the rest.
   void reload(const start_result<loaded_config>& fresh);
+  /// On the thread of main: takes over the network's parameters, which are not persisted. Actors that are
+  /// made from them are to be made anew by the caller. False: they are what they were.
+  bool join_network(std::string_view parameters);
+  /// On the thread of main: whether other nodes share the model. While they do, nobody changes those.
+  void in_cohort(bool with_others) { in_cohort_ = with_others; }
+  bool in_cohort() const { return in_cohort_; }
 
 private:
   void replace(node_config next);
@@ -46,6 +53,7 @@ private:
   std::string path_;
   config_json stored_;
   listeners to_;
+  bool in_cohort_ = false;
 };
 
 /// The limits of the configuration as the rate limiter takes them.

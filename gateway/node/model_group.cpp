@@ -230,6 +230,12 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
 } // namespace
 
 start_result<model::architecture> shape_of(const node_config& c) {
+  if (!c.model.adopted.empty()) {
+    auto adopted = model::parse_architecture(c.model.adopted); // it was checked when it was read
+    if (!adopted)
+      return start_error{exit_code::data_directory, adopted.status().message()};
+    return *adopted;
+  }
   model::architecture shape;
   const std::string name = c.model.preset == "auto" ? "pico" : c.model.preset;
   if (const auto* preset = model::find_preset(name)) {

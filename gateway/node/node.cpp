@@ -6,6 +6,7 @@
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/supervisor/supervisor.hpp"
+#include "gateway/config/adopted_architecture.hpp"
 #include "gateway/config/console.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/logging.hpp"
@@ -75,6 +76,8 @@ public:
     shut_down();
     return exit_status_;
   }
+  /// Whether the program is to be started again: the node has come to its end for that alone.
+  bool again() const { return again_ && exit_status_ == 0; }
 
 private:
   std::optional<start_error> start();
@@ -91,6 +94,7 @@ private:
   void data_ready(std::shared_ptr<const text::dataset> data, std::shared_ptr<const text::tokenizer> tokens);
   void data_failed(const std::string& why);
   void placed(const placement_changed& what);
+  void another_architecture(const placement_changed& what);
   void start_model();
   void on_signal(int signal);
   void on_tick();
@@ -138,6 +142,7 @@ private:
   int stop_signal_ = 0;
   int64_t stop_us_ = 0;
   int exit_status_ = 0;
+  bool again_ = false; ///< it ends to be started again
   bool hangs_ = false; ///< the stop was not finished in time
   bool shut_ = false;
 };
@@ -513,11 +518,10 @@ void node::start_model() {
 void node::placed(const placement_changed& what) {
   if (stop_signal_ != 0 || !takes_layers(loaded_.config))
     return;
-  if (what.other_architecture) {
-    log::warn("node", "stays-out why=\"the network has another architecture\" own={} network={}",
-              model::canonical_json(shape_), what.architecture);
-    return;
-  }
+  if (what.other_architecture)
+    return another_architecture(what);
+  settings_->in_cohort(what.other_nodes > 0);
+  const bool other_parameters = what.other_nodes > 0 && settings_->join_network(what.training);
   held_range range{what.layer_begin, what.layer_end, what.embed, what.head};
   const auto whole = static_cast<uint32_t>(shape_.num_layers);
   // Alone a node does what it can with the memory it has: there is nobody to share with.
@@ -527,13 +531,41 @@ void node::placed(const placement_changed& what) {
     log::info("node", "no-layers map={}", what.map_version);
     return;
   }
-  if (!held_->assign(range))
+  if (held_->assign(range))
+    log::info("node", "holds layers={}-{} embed={} head={} map={}", range.begin, range.end, range.embed,
+              range.head, what.map_version);
+  else if (!other_parameters)
     return;
-  log::info("node", "holds layers={}-{} embed={} head={} map={}", range.begin, range.end, range.embed,
-            range.head, what.map_version);
   if (!model_started_)
     return start_model();
   caf::anon_send(supervisor_, renew_group{"model"});
+}
+
+/// The cluster's architecture wins over that of a node that left it open and is alone. One that has adopted
+/// one before changes for a network of several only: two such nodes would change places for ever.
+void node::another_architecture(const placement_changed& what) {
+  if (settings_->in_cohort())
+    return;
+  const auto& m = loaded_.config.model;
+  auto shape = model::parse_architecture(what.architecture);
+  const char* stays = m.preset != "auto" ? "model.preset is fixed here"
+                      : !shape           ? "the kernels cannot run it"
+                      : !m.adopted.empty() && what.other_nodes < 2
+                          ? "it is that of one node, and this one has adopted one before"
+                          : nullptr;
+  if (stays != nullptr) {
+    log::warn("node", "stays-out why=\"the network has another architecture; {}\" own={} network={}", stays,
+              model::canonical_json(shape_), what.architecture);
+    return;
+  }
+  if (auto written = write_adopted_architecture(directory_->paths().root, *shape); !written) {
+    log::error("node", "architecture-not-adopted why=\"{}\"", written.error().line);
+    return;
+  }
+  log::info("node", "adopts-architecture network={}", what.architecture);
+  console_->line("the network has another architecture: writing a checkpoint and starting again with it");
+  again_ = true;
+  begin_stop(SIGTERM);
 }
 
 // --------------------------------------------------------------------------------------------------- stop
@@ -550,8 +582,13 @@ void node::on_signal(int signal) {
     settings_->reload(load_config(given_));
     return;
   }
-  if (stop_signal_ == 0)
+  if (stop_signal_ == 0) {
+    log::info("node", "stopping signal={}", signal);
+    console_->line("stopping: finishing what is in hand and writing a checkpoint (again to stop at once)");
     return begin_stop(signal);
+  }
+  if (std::exchange(again_, false))
+    return; // it is coming down already
   // One request to stop may come as two signals: to the process and to its group.
   if (time_->steady_us() - stop_us_ < 500'000)
     return;
@@ -568,8 +605,6 @@ void node::on_signal(int signal) {
 void node::begin_stop(int signal) {
   stop_signal_ = signal;
   stop_us_ = time_->steady_us();
-  log::info("node", "stopping signal={}", signal);
-  console_->line("stopping: finishing what is in hand and writing a checkpoint (again to stop at once)");
   cancel_preparation_ = true;
   server_->drain();
   grpc_->drain();
@@ -649,8 +684,16 @@ void node::shut_down() {
 
 } // namespace
 
-int run_node(command_line given, loaded_config loaded, std::optional<daemon_child> daemon) {
-  return node(std::move(given), std::move(loaded), std::move(daemon)).run();
+int run_node(command_line given, loaded_config loaded, std::optional<daemon_child> daemon,
+             const process_start& start) {
+  {
+    node one(std::move(given), std::move(loaded), std::move(daemon));
+    const int status = one.run();
+    if (!one.again())
+      return status;
+  }
+  std::cerr << "neuroshard: " << start_again(start) << '\n';
+  return static_cast<int>(exit_code::fatal);
 }
 
 } // namespace neuroshard

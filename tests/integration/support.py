@@ -255,10 +255,10 @@ class Node:
 
     def ledger(self):
         """Every transaction in the book, oldest first, as the export tells them; the book has been verified."""
-        verified = self.run("ledger", "verify", "--signatures")
+        verified = self.run("ledger", "verify", "--signatures", timeout=600)
         if verified.returncode != 0 or "in order" not in verified.stdout or "FAULT" in verified.stdout:
             raise AssertionError(f"ledger verify: {verified.returncode}\n{verified.stdout}{verified.stderr}")
-        exported = self.run("ledger", "export")
+        exported = self.run("ledger", "export", timeout=600)
         lines = [json.loads(line) for line in exported.stdout.splitlines()]
         return [line for line in lines if line["record"] == "transaction"]
 

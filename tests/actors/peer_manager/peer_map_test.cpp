@@ -183,6 +183,38 @@ TEST_CASE_FIXTURE(map_fixture,
   CHECK(range_in(map_of({who, address(7), manager}), a.who->node_id()).begin == 0);
 }
 
+TEST_CASE_FIXTURE(map_fixture, "a map of one node has its own parameters, and a network keeps those it has") {
+  std::string own = R"({"batch_size":1})";
+  std::vector<placement_changed> told;
+  const auto who = identity_of(7);
+  peer_manager_options options;
+  options.own = description_of(*who, "10.0.0.7");
+  options.total_layers = 6;
+  options.architecture = "{}";
+  const auto link = keep(sys.spawn(network_link, network, address(7)));
+  peer_manager_parts parts{link, who, clock, std::make_shared<counting_random>(7)};
+  parts.network_parameters = [&] { return own; };
+  parts.placed = [&](const placement_changed& now) { told.push_back(now); };
+  const auto manager = keep(sys.spawn(peer_manager, parts, options));
+  network->hosts[address(7)] = {manager, who->node_id(), address(7), options.own.tls_cert_sha256, {}};
+  run_s(65);
+  const member first{who, address(7), manager};
+  CHECK(map_of(first).training == own);
+  REQUIRE_FALSE(told.empty());
+  CHECK(told.back().other_nodes == 0);
+  own = R"({"batch_size":2})"; // changed by its operator
+  run_s(12);
+  CHECK(map_of(first).training == own);
+  const auto b = join(2, {address(7)});
+  run_s(10);
+  CHECK(map_of(b).training == R"({"batch_size":2})");
+  CHECK(told.back().other_nodes == 1);
+  own = R"({"batch_size":3})";
+  run_s(80); // also when another keeps the map
+  CHECK(map_of(b).training == R"({"batch_size":2})");
+  CHECK(map_of(first).training == R"({"batch_size":2})");
+}
+
 TEST_CASE_FIXTURE(map_fixture,
                   "the map carries the hash of a unit that more than half of its holders announce") {
   const auto a = join(1, {});

@@ -1,5 +1,6 @@
 #include "tests/support/test.hpp"
 
+#include "gateway/config/adopted_architecture.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/load_config.hpp"
 #include "tests/gateway/config/scratch_dir.hpp"
@@ -261,4 +262,31 @@ TEST_CASE("a reload applies what may change and names the rest") {
   CHECK(running.log_level == "DEBUG");
   CHECK(running.port == 8000);
   CHECK(apply_reload(running, running).applied.empty());
+}
+
+TEST_CASE_FIXTURE(load_fixture, "a node that leaves the architecture open runs what it has adopted") {
+  std::filesystem::create_directories(data_dir());
+  const auto* nano = model::find_preset("nano");
+  REQUIRE(write_adopted_architecture(data_dir(), nano->shape));
+  auto loaded = load({});
+  REQUIRE(loaded);
+  CHECK(loaded->config.model.preset == "auto");
+  CHECK(loaded->config.model.hidden_dim == 512);
+  CHECK(loaded->config.training.seq_len == 512); // nano's own schedule
+  CHECK(loaded->config.data.vocab_size == 32'000);
+  CHECK(loaded->config.model.adopted == model::canonical_json(nano->shape));
+  CHECK(load({"--set", "model.preset=pico"})->config.model.adopted.empty());
+  auto free_form = nano->shape;
+  free_form.num_layers = 3;
+  free_form.max_seq_len = 128;
+  REQUIRE(write_adopted_architecture(data_dir(), free_form));
+  loaded = load({});
+  REQUIRE(loaded);
+  CHECK(loaded->config.model.num_layers == 3);
+  CHECK(loaded->config.training.seq_len <= 128);
+  std::ofstream(adopted_architecture_path(data_dir())) << "{\"num_layers\": 3}";
+  const auto damaged = load({});
+  REQUIRE_FALSE(damaged);
+  CHECK(damaged.error().code == exit_code::data_directory);
+  CHECK(contains(damaged.error().line, "architecture.json: is damaged"));
 }

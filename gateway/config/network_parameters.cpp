@@ -1,0 +1,91 @@
+#include "gateway/config/network_parameters.hpp"
+
+#include "actors/common/error.hpp"
+#include "gateway/config/json_setting.hpp"
+
+#include <fmt/core.h>
+#include <rapidjson/stringbuffer.h>
+#include <rapidjson/writer.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace neuroshard {
+
+namespace {
+
+constexpr std::string_view section = "training.";
+constexpr size_t text_bytes_max = 4'096;
+
+/// In the order of their names.
+std::vector<const key_spec*> parameters_of_networks() {
+  std::vector<const key_spec*> found;
+  for (const auto& spec : schema())
+    if (spec.network_parameter)
+      found.push_back(&spec);
+  std::sort(found.begin(), found.end(), [](const auto* a, const auto* b) { return a->key < b->key; });
+  return found;
+}
+
+std::string_view name_of(const key_spec& spec) {
+  return spec.key.substr(section.size());
+}
+
+caf::error unfit(std::string_view key, std::string_view what) {
+  problem why;
+  why.message = key.empty() ? std::string(what) : fmt::format("{} {}", key, what);
+  why.field = key;
+  return refuse(errc::invalid_request, std::move(why));
+}
+
+} // namespace
+
+std::string network_parameters(const node_config& c) {
+  rapidjson::StringBuffer text;
+  rapidjson::Writer<rapidjson::StringBuffer> out(text);
+  out.StartObject();
+  for (const auto* spec : parameters_of_networks()) {
+    const auto name = name_of(*spec);
+    out.Key(name.data(), static_cast<rapidjson::SizeType>(name.size()));
+    put_setting(out, get_value(*spec, c));
+  }
+  out.EndObject();
+  return {text.GetString(), text.GetSize()};
+}
+
+caf::expected<node_config> with_network_parameters(const node_config& own, const machine_facts& machine,
+                                                   std::string_view parameters) {
+  rapidjson::Document json;
+  // Iterative: depth costs heap, not stack, and the length bounds it.
+  if (parameters.size() <= text_bytes_max)
+    json.Parse<rapidjson::kParseFullPrecisionFlag | rapidjson::kParseIterativeFlag |
+               rapidjson::kParseValidateEncodingFlag>(parameters.data(), parameters.size());
+  if (json.HasParseError() || !json.IsObject())
+    return unfit("", "The parameters are not a JSON object of at most 4,096 bytes.");
+  node_config next = own;
+  std::vector<std::pair<const key_spec*, config_value>> given;
+  for (const auto* spec : parameters_of_networks()) {
+    const auto name = name_of(*spec);
+    const auto member = json.FindMember(
+        rapidjson::Value(rapidjson::StringRef(name.data(), static_cast<rapidjson::SizeType>(name.size()))));
+    if (member == json.MemberEnd())
+      continue;
+    auto value = read_setting(*spec, member->value);
+    if (!value)
+      return unfit(spec->key, "must be " + allowed_text(*spec));
+    set_value(*spec, next, *value);
+    given.emplace_back(spec, std::move(*value));
+  }
+  // Once all are there: limits of one depend on others.
+  for (auto& [spec, value] : given)
+    if (const auto allowed = check_value(*spec, value, next, machine))
+      return unfit(spec->key, "must be " + *allowed);
+  next.training.batch_size = std::min(own.training.batch_size, next.training.batch_size);
+  next.training.microbatches = std::min(next.training.microbatches, next.training.batch_size);
+  if (const auto wrong = cross_check(next))
+    return unfit("", *wrong);
+  return next;
+}
+
+} // namespace neuroshard
