@@ -94,6 +94,7 @@ struct fetch_units {
   std::vector<unit_state> expected;     ///< what more than half of each unit's holders announce
   bool include_velocity = false;        ///< compared with `expected` too
   bool include_tokenizer = false;
+  std::string tokenizer_hash; ///< 64 hex; empty: this node's. Without units it may be of any version
 };
 struct fetched_units {
   uint64_t fetch_id = 0;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::string_view section = "training.";
 constexpr size_t text_bytes_max = 4'096;
+constexpr std::string_view tokenizer_name = "tokenizer";
 
 /// In the order of their names.
 std::vector<const key_spec*> parameters_of_networks() {
@@ -39,28 +40,59 @@ caf::error unfit(std::string_view key, std::string_view what) {
   return refuse(errc::invalid_request, std::move(why));
 }
 
-} // namespace
-
-std::string network_parameters(const node_config& c) {
-  rapidjson::StringBuffer text;
-  rapidjson::Writer<rapidjson::StringBuffer> out(text);
-  out.StartObject();
-  for (const auto* spec : parameters_of_networks()) {
-    const auto name = name_of(*spec);
-    out.Key(name.data(), static_cast<rapidjson::SizeType>(name.size()));
-    put_setting(out, get_value(*spec, c));
-  }
-  out.EndObject();
-  return {text.GetString(), text.GetSize()};
-}
-
-caf::expected<node_config> with_network_parameters(const node_config& own, const machine_facts& machine,
-                                                   std::string_view parameters) {
+/// A document of null when it is too long.
+rapidjson::Document parse(std::string_view parameters) {
   rapidjson::Document json;
   // Iterative: depth costs heap, not stack, and the length bounds it.
   if (parameters.size() <= text_bytes_max)
     json.Parse<rapidjson::kParseFullPrecisionFlag | rapidjson::kParseIterativeFlag |
                rapidjson::kParseValidateEncodingFlag>(parameters.data(), parameters.size());
+  return json;
+}
+
+} // namespace
+
+std::string network_parameters(const node_config& c, std::string_view tokenizer) {
+  rapidjson::StringBuffer text;
+  rapidjson::Writer<rapidjson::StringBuffer> out(text);
+  out.StartObject();
+  const auto key = [&](std::string_view name) {
+    out.Key(name.data(), static_cast<rapidjson::SizeType>(name.size()));
+  };
+  bool told = tokenizer.empty();
+  const auto tell_tokenizer = [&] {
+    if (!std::exchange(told, true)) {
+      key(tokenizer_name);
+      out.String(tokenizer.data(), static_cast<rapidjson::SizeType>(tokenizer.size()));
+    }
+  };
+  for (const auto* spec : parameters_of_networks()) {
+    const auto name = name_of(*spec);
+    if (name > tokenizer_name)
+      tell_tokenizer();
+    key(name);
+    put_setting(out, get_value(*spec, c));
+  }
+  tell_tokenizer();
+  out.EndObject();
+  return {text.GetString(), text.GetSize()};
+}
+
+std::string tokenizer_in(std::string_view parameters) {
+  const auto json = parse(parameters);
+  if (json.HasParseError() || !json.IsObject())
+    return {};
+  const auto member = json.FindMember(tokenizer_name.data());
+  if (member == json.MemberEnd() || !member->value.IsString())
+    return {};
+  const std::string_view text(member->value.GetString(), member->value.GetStringLength());
+  const bool hex = text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return hex ? std::string(text) : std::string{};
+}
+
+caf::expected<node_config> with_network_parameters(const node_config& own, const machine_facts& machine,
+                                                   std::string_view parameters) {
+  const auto json = parse(parameters);
   if (json.HasParseError() || !json.IsObject())
     return unfit("", "The parameters are not a JSON object of at most 4,096 bytes.");
   node_config next = own;

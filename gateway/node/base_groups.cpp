@@ -6,7 +6,6 @@
 #include "actors/rate_limiter/rate_limiter.hpp"
 #include "actors/relay/relay.hpp"
 #include "actors/telemetry/telemetry.hpp"
-#include "gateway/config/network_parameters.hpp"
 #include "gateway/node/live_settings.hpp"
 
 #include <caf/actor_system.hpp>
@@ -72,7 +71,7 @@ peer_manager_actor make_peer_manager(caf::actor_system& system, const base_plan&
   options.peers_max = static_cast<size_t>(config->peers.max);
   peer_manager_parts parts{fronts.link, plan.identity, plan.time, plan.random};
   parts.placed = plan.placed;
-  parts.network_parameters = [config = plan.config] { return network_parameters(*config()); };
+  parts.network_parameters = plan.network_parameters;
   parts.exchanging = [held = plan.held] { return held->exchanging(); };
   parts.directory = plan.directory;
   parts.refresh = [board = plan.board, held = plan.held](node_description& own, training_report& training) {

@@ -27,6 +27,7 @@ namespace neuroshard {
 /// proof keeper, telemetry) are made from.
 struct base_plan {
   std::function<std::shared_ptr<const node_config>()> config; ///< read anew at each start of an actor
+  std::function<std::string()> network_parameters;            ///< for the layer map, as JSON; any thread
   data_paths paths;
   std::shared_ptr<const node_identity> identity;
   model::architecture shape;

@@ -31,6 +31,16 @@ std::shared_ptr<const node_config> live_settings::current() const {
   return current_;
 }
 
+std::string live_settings::network_parameters() const {
+  const std::lock_guard hold(guard_);
+  return neuroshard::network_parameters(*current_, tokenizer_);
+}
+
+void live_settings::tokenizer(std::string hash) {
+  const std::lock_guard hold(guard_);
+  tokenizer_ = std::move(hash);
+}
+
 void live_settings::replace(node_config next) {
   auto fresh = std::make_shared<const node_config>(std::move(next));
   std::shared_ptr<const node_config> before;
@@ -105,8 +115,8 @@ bool live_settings::join_network(std::string_view parameters) {
     log::warn("config", "network-parameters-refused why=\"{}\"", problem_of(next.error()).message);
     return false;
   }
-  const auto taken = network_parameters(*next);
-  if (taken == network_parameters(*now))
+  const auto taken = neuroshard::network_parameters(*next);
+  if (taken == neuroshard::network_parameters(*now))
     return false;
   log::info("config", "network-parameters {}", taken);
   const std::lock_guard hold(guard_);
@@ -122,7 +132,7 @@ void live_settings::reload(const start_result<loaded_config>& fresh) {
   auto next = *current();
   auto wanted = fresh->config;
   if (in_cohort_) // what the network has in common stays
-    if (auto kept = with_network_parameters(wanted, machine_, network_parameters(next)))
+    if (auto kept = with_network_parameters(wanted, machine_, neuroshard::network_parameters(next)))
       wanted = std::move(*kept);
   const auto outcome = apply_reload(next, wanted);
   for (const auto& key : outcome.applied)

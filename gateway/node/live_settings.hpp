@@ -23,6 +23,10 @@ public:
   live_settings(node_config start, machine_facts machine, std::string config_json_path, config_json stored);
 
   std::shared_ptr<const node_config> current() const;
+  /// The network parameters in force as the layer map tells them. Any thread.
+  std::string network_parameters() const;
+  /// Hash of the node's tokenizer, hex. Any thread.
+  void tokenizer(std::string hash);
 
   /// Who is told of changes; set once all parts exist.
   struct listeners {
@@ -49,6 +53,7 @@ private:
 
   mutable std::mutex guard_;
   std::shared_ptr<const node_config> current_;
+  std::string tokenizer_; ///< empty: not known yet
   machine_facts machine_;
   std::string path_;
   config_json stored_;

@@ -6,7 +6,6 @@
 #include "actors/ledger/ledger.hpp"
 #include "actors/ledger/ledger_reader.hpp"
 #include "actors/supervisor/supervisor.hpp"
-#include "gateway/config/adopted_architecture.hpp"
 #include "gateway/config/console.hpp"
 #include "gateway/config/data_dir.hpp"
 #include "gateway/config/logging.hpp"
@@ -21,6 +20,7 @@
 #include "gateway/node/data_preparation.hpp"
 #include "gateway/node/description.hpp"
 #include "gateway/node/economics.hpp"
+#include "gateway/node/joining.hpp"
 #include "gateway/node/live_settings.hpp"
 #include "gateway/node/main_loop.hpp"
 #include "gateway/node/model_group.hpp"
@@ -94,7 +94,7 @@ private:
   void data_ready(std::shared_ptr<const text::dataset> data, std::shared_ptr<const text::tokenizer> tokens);
   void data_failed(const std::string& why);
   void placed(const placement_changed& what);
-  void another_architecture(const placement_changed& what);
+  void start_anew(const std::string& why);
   void start_model();
   void on_signal(int signal);
   void on_tick();
@@ -129,6 +129,7 @@ private:
   std::unique_ptr<actor_setup> actor_setup_;
   std::unique_ptr<caf::actor_system> system_;
   node_actors fronts_;
+  std::unique_ptr<joining> joining_;
   supervisor_actor supervisor_;
   std::optional<rpc::node_certificate> certificate_; ///< nothing: grpc.insecure
   std::shared_ptr<rpc::caller_table> callers_ = std::make_shared<rpc::caller_table>();
@@ -233,6 +234,10 @@ std::optional<start_error> node::start() {
   system_ = std::make_unique<caf::actor_system>(*actor_setup_);
   fronts_ = make_fronts(*system_);
   supervisor_ = system_->spawn(supervisor, fronts_, time_, counters_);
+  joining_ = std::make_unique<joining>(
+      joining::parts_of{system_.get(), fronts_, settings_, paths.root, shape_, time_,
+                        [this](std::function<void()> work) { loop_.post(std::move(work)); },
+                        [this](const std::string& why) { start_anew(why); }});
 
   start_dht();
   for (auto& group : base_groups(plan_base(), std::move(book_), fronts_))
@@ -270,6 +275,7 @@ std::optional<start_error> node::start_ledger(const economics_params& params) {
 std::shared_ptr<const base_plan> node::plan_base() {
   auto plan = std::make_shared<base_plan>();
   plan->config = [settings = settings_] { return settings->current(); };
+  plan->network_parameters = [settings = settings_] { return settings->network_parameters(); };
   plan->paths = directory_->paths();
   plan->identity = who_.identity;
   plan->shape = shape_;
@@ -499,6 +505,7 @@ void node::data_ready(std::shared_ptr<const text::dataset> data,
   plan->random = random_;
   plan->counters = counters_;
   plan->supervisor = supervisor_;
+  joining_->tokenizer_ready(*plan->tokens, loaded_.config);
   model_plan_ = std::move(plan);
   for (auto& group : checkpoint_groups(model_plan_, link_to_peers(), fronts_))
     caf::anon_send(supervisor_, std::move(group));
@@ -518,10 +525,9 @@ void node::start_model() {
 void node::placed(const placement_changed& what) {
   if (stop_signal_ != 0 || !takes_layers(loaded_.config))
     return;
-  if (what.other_architecture)
-    return another_architecture(what);
-  settings_->in_cohort(what.other_nodes > 0);
-  const bool other_parameters = what.other_nodes > 0 && settings_->join_network(what.training);
+  const auto joined = joining_->heard(what);
+  if (joined == joining::verdict::stays_out)
+    return;
   held_range range{what.layer_begin, what.layer_end, what.embed, what.head};
   const auto whole = static_cast<uint32_t>(shape_.num_layers);
   // Alone a node does what it can with the memory it has: there is nobody to share with.
@@ -534,36 +540,18 @@ void node::placed(const placement_changed& what) {
   if (held_->assign(range))
     log::info("node", "holds layers={}-{} embed={} head={} map={}", range.begin, range.end, range.embed,
               range.head, what.map_version);
-  else if (!other_parameters)
+  else if (joined != joining::verdict::other_parameters)
     return;
   if (!model_started_)
     return start_model();
   caf::anon_send(supervisor_, renew_group{"model"});
 }
 
-/// The cluster's architecture wins over that of a node that left it open and is alone. One that has adopted
-/// one before changes for a network of several only: two such nodes would change places for ever.
-void node::another_architecture(const placement_changed& what) {
-  if (settings_->in_cohort())
+/// Another model than this process can hold.
+void node::start_anew(const std::string& why) {
+  if (stop_signal_ != 0)
     return;
-  const auto& m = loaded_.config.model;
-  auto shape = model::parse_architecture(what.architecture);
-  const char* stays = m.preset != "auto" ? "model.preset is fixed here"
-                      : !shape           ? "the kernels cannot run it"
-                      : !m.adopted.empty() && what.other_nodes < 2
-                          ? "it is that of one node, and this one has adopted one before"
-                          : nullptr;
-  if (stays != nullptr) {
-    log::warn("node", "stays-out why=\"the network has another architecture; {}\" own={} network={}", stays,
-              model::canonical_json(shape_), what.architecture);
-    return;
-  }
-  if (auto written = write_adopted_architecture(directory_->paths().root, *shape); !written) {
-    log::error("node", "architecture-not-adopted why=\"{}\"", written.error().line);
-    return;
-  }
-  log::info("node", "adopts-architecture network={}", what.architecture);
-  console_->line("the network has another architecture: writing a checkpoint and starting again with it");
+  console_->line(why + ": writing a checkpoint and starting again with it");
   again_ = true;
   begin_stop(SIGTERM);
 }
@@ -572,6 +560,7 @@ void node::another_architecture(const placement_changed& what) {
 
 void node::on_tick() {
   feed_->tick(loaded_.config.training.decay_steps);
+  joining_->tick();
 }
 
 void node::on_signal(int signal) {
@@ -660,6 +649,7 @@ void node::shut_down() {
   if (dht_)
     dht_->stop();
   supervisor_ = supervisor_actor{};
+  joining_.reset();
   fronts_ = node_actors{};
   feed_.reset();
   // It waits for every actor: one that nobody ends must not keep the process.

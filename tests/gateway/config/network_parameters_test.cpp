@@ -39,6 +39,18 @@ TEST_CASE("network parameters are written with ascending keys and no blanks, and
   CHECK(joined->training.learning_rate == 0.0125);
 }
 
+TEST_CASE("the tokenizer is told in its place, and read only where it is a hash") {
+  const std::string hash(64, 'a');
+  const auto text = network_parameters(default_config(), hash);
+  CHECK(text.find(R"(,"tokenizer":")" + hash + R"(","top_k_ratio":)") != std::string::npos);
+  CHECK(tokenizer_in(text) == hash);
+  CHECK(outcome(text) == "taken");
+  CHECK(tokenizer_in(network_parameters(default_config())).empty());
+  for (const std::string wrong : {"", "[]", R"({"tokenizer":7})", R"({"tokenizer":"abc"})"})
+    CHECK(tokenizer_in(wrong).empty());
+  CHECK(tokenizer_in(R"({"tokenizer":")" + std::string(64, 'Z') + "\"}").empty());
+}
+
 TEST_CASE("a node that joins keeps what the network says nothing of, and its own smaller batch") {
   auto own = default_config();
   own.training.batch_size = 2;
