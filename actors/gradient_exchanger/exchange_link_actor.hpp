@@ -18,6 +18,6 @@ using exchange_link_actor =
 /// What the exchange wants of the peer manager.
 using exchange_peers_actor =
     caf::typed_actor<caf::replies_to<peers_atom>::with<peer_list_ptr>, caf::reacts_to<publish_sink>,
-                     caf::replies_to<publish_own>::with<void>>;
+                     caf::replies_to<publish_own>::with<void>, caf::reacts_to<peer_refused>>;
 
 } // namespace neuroshard

@@ -38,6 +38,8 @@ void gradient_exchanger_state::refuse_author(const std::string& author, const st
     ++refused[author];
   last_refused = author + " " + std::string(reason);
   log::warn(name, "contribution-refused node={} unit={} round={} reason={}", author, unit, round(), reason);
+  if (parts.peers)
+    self->send(parts.peers, peer_refused{author, std::string(reason)});
 }
 
 // ------------------------------------------------------------------------------------ ExchangeGradient

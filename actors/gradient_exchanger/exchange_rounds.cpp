@@ -529,9 +529,12 @@ void gradient_exchanger_state::settle_reputation() {
       continue;
     if (!authors_failed.contains(author))
       reputation.passed(author);
-    else if (reputation.failed(author, round()))
+    else if (reputation.failed(author, round())) {
       log::warn(name, "ignored node={} rounds={} why=\"contributions that fail deterministic checks\"",
                 author, exchange_reputation::ignored_rounds);
+      if (parts.peers)
+        self->send(parts.peers, peer_refused{author, {}, round() + exchange_reputation::ignored_rounds});
+    }
   }
   authors.clear();
   authors_failed.clear();

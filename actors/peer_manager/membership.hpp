@@ -71,12 +71,19 @@ struct training_report {
   uint64_t shard_id = 0;
   uint64_t tokens = 0;
 };
+/// What speaks against a node, as this one found since it began; for /peers and the log.
+struct peer_standing {
+  uint64_t refused = 0;             ///< signed objects, contributions and receipts that were refused
+  std::string reason;               ///< of the last one, snake_case; empty: none
+  uint64_t ignored_until_round = 0; ///< last outer step whose contributions are ignored; 0: none is
+};
 struct peer_info {
   node_description node;
   peer_state state = peer_state::fresh;
   double latency_ms = 0; ///< EWMA, 0.3 new
   std::optional<int64_t> connected_since_unix_us;
   training_report training; ///< as of its last heartbeat; zeros before
+  peer_standing standing;
 };
 using peer_list = std::vector<peer_info>;
 using peer_list_ptr = std::shared_ptr<const peer_list>;

@@ -206,6 +206,7 @@ caf::result<model_route> peer_manager_state::route(const route_request& wanted) 
   }
   if (!found)
     return found.error();
+  found->model_hash = model_hash_of(wanted.model_version);
   return std::move(*found);
 }
 
@@ -503,6 +504,7 @@ peer_manager_actor::behavior_type peer_manager(peer_manager_actor::stateful_poin
       [self](peers_atom) -> peer_list_ptr { return self->state.table.peers(); },
       [self](const route_request& request) { return self->state.route(request); },
       [self](const hop_outcome& of) { self->state.hop_ended(of); },
+      [self](const peer_refused& what) { self->state.table.refused(what); },
       [self](publish_sink& sink) { self->state.publish_sinks[sink.kind] = std::move(sink.to); },
       [self](publish_own& what) { self->state.publish_of_own(what.kind, std::move(what.blob)); },
       [self](const found_record& what) { self->state.found_in_directory(what); },

@@ -115,6 +115,7 @@ struct peer_manager_state {
   void left(const leave_request& from);
   caf::result<model_route> route(const route_request& wanted);
   void hop_ended(const hop_outcome& of);
+  std::string model_hash_of(uint64_t version) const;
   caf::result<get_layer_map_reply> layer_map_for(const get_layer_map_request& from) const;
   caf::result<publish_reply> publish(publish_request& from);
   void publish_of_own(publish_kind kind, signed_blob blob);

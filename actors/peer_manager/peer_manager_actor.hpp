@@ -48,6 +48,13 @@ struct hop_outcome {
 struct model_route {
   std::vector<route_hop> hops;
   bool own_layers_only = true; ///< every hop belongs to this node's wallet: self-service
+  std::string model_hash = {}; ///< the network's of the version asked for, 64 hex; empty: not known
+};
+/// Something of a node was refused: a contribution, a receipt. Counted, and shown in /peers.
+struct peer_refused {
+  std::string node_id;
+  std::string reason;               ///< snake_case; empty: nothing more was, only the next field counts
+  uint64_t ignored_until_round = 0; ///< its contributions are ignored up to this outer step; 0: no change
 };
 
 /// Something published by another node, its signature checked.
@@ -104,6 +111,7 @@ CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::publish_sink))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::publish_own))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::found_record))
 CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::seen_in_directory))
+CAF_ADD_TYPE_ID(neuroshard_peer_manager, (neuroshard::peer_refused))
 CAF_ADD_ATOM(neuroshard_peer_manager, neuroshard, peers_atom, "peers")
 CAF_ADD_ATOM(neuroshard_peer_manager, neuroshard, leave_atom, "leave")
 CAF_END_TYPE_ID_BLOCK(neuroshard_peer_manager)
@@ -130,6 +138,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::publish_sink)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::publish_own)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::found_record)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::seen_in_directory)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(neuroshard::peer_refused)
 
 namespace neuroshard {
 
@@ -140,8 +149,8 @@ using peer_manager_actor = caf::typed_actor<
     caf::replies_to<peers_atom>::with<peer_list_ptr>,
     // A way through the model, or errc::no_route naming the first layer nobody holds.
     caf::replies_to<route_request>::with<model_route>,
-    // How a call to a hop went.
-    caf::reacts_to<hop_outcome>,
+    // How a call to a hop went; what of a node was refused.
+    caf::reacts_to<hop_outcome>, caf::reacts_to<peer_refused>,
     // Who hears what is published, and publishing.
     caf::reacts_to<publish_sink>, caf::replies_to<publish_own>::with<void>,
     // What the directory has to say.

@@ -113,6 +113,21 @@ void peer_manager_state::add_hashes(layer_map& to) const {
     to.model_hash = all.finish();
 }
 
+/// The held map's; what a map made now would say while the held one tells of another version.
+std::string peer_manager_state::model_hash_of(uint64_t version) const {
+  if (!map)
+    return {};
+  auto now = map->what;
+  if (now.model_version != version || !now.model_hash) {
+    now.model_version = version;
+    now.model_hash.reset();
+    for (auto& unit : now.layers)
+      unit.unit_hash.reset();
+    add_hashes(now);
+  }
+  return now.model_hash ? kernels::to_hex(*now.model_hash) : std::string();
+}
+
 void peer_manager_state::keep_map(int64_t now_us) {
   const auto others = keeper_candidates();
   const auto& own_id = table.own().node_id;

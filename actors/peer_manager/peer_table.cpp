@@ -169,6 +169,7 @@ bool peer_table::leave(std::string_view node_id, int64_t now_us) {
 }
 
 bool peer_table::bad_blob(std::string_view node_id, int64_t now_us) {
+  refused({std::string(node_id), "invalid_blob"});
   if (suspects_.size() >= known_max && !suspects_.contains(node_id))
     return false;
   auto& times = suspects_[std::string(node_id)].bad_blobs;
@@ -178,6 +179,18 @@ bool peer_table::bad_blob(std::string_view node_id, int64_t now_us) {
     return false;
   ban(node_id, now_us);
   return true;
+}
+
+void peer_table::refused(const peer_refused& what) {
+  auto* peer = find(what.node_id);
+  if (!peer)
+    return;
+  auto& standing = peer->standing;
+  standing.ignored_until_round = std::max(standing.ignored_until_round, what.ignored_until_round);
+  if (what.reason.empty())
+    return;
+  ++standing.refused;
+  standing.reason = what.reason;
 }
 
 void peer_table::ban(std::string_view node_id, int64_t now_us) {
@@ -294,6 +307,7 @@ peer_list_ptr peer_table::peers() const {
     info.state = one.state;
     info.latency_ms = one.latency_us.value_or(0) / 1e3;
     info.training = one.training;
+    info.standing = one.standing;
     if (one.connected_us != 0)
       info.connected_since_unix_us = one.connected_us;
   }

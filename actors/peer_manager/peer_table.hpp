@@ -51,6 +51,7 @@ public:
     uint64_t told = 0;          ///< changes up to here are known to it
     uint64_t told_sequence = 0; ///< of this node's own record, as last sent to it
     training_report training;
+    peer_standing standing;
     std::deque<int64_t> moves; ///< when its address changed, within a window
   };
   struct change {
@@ -80,6 +81,8 @@ public:
   bool leave(std::string_view node_id, int64_t now_us);
   /// An invalid signed object came from it; the tenth within a minute bans it. True when it is banned now.
   bool bad_blob(std::string_view node_id, int64_t now_us);
+  /// Something else of it was refused.
+  void refused(const peer_refused& what);
   void ban(std::string_view node_id, int64_t now_us);
   bool banned(std::string_view node_id, int64_t now_us) const;
   /// What has changed with time alone.

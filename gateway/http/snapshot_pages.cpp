@@ -188,7 +188,13 @@ std::string render_peers(const node_snapshot& s) {
       out.value(timestamp_text(*p.connected_since_unix_us));
     else
       out.null();
-    out.put("state", peer_states[static_cast<size_t>(p.state) % std::size(peer_states)]).end();
+    out.put("state", peer_states[static_cast<size_t>(p.state) % std::size(peer_states)]);
+    const auto& [refused, reason, ignored_until_round] = p.standing;
+    out.put("refused", refused);
+    out.put("refused_reason", reason.empty() ? std::nullopt : std::optional(reason));
+    out.put("ignored_until_round",
+            ignored_until_round == 0 ? std::nullopt : std::optional(ignored_until_round));
+    out.end();
   }
   out.end_list().put("total", uint64_t{s.peers->size()}).end();
   return out.take();

@@ -35,6 +35,7 @@ struct exchange_network {
   /// How many times a call is delivered before the one that is answered.
   std::function<size_t()> copies;
 
+  std::map<std::string, std::vector<peer_refused>> refused; ///< told to the peer manager, by node id
   peer_list_ptr list() const {
     auto all = std::make_shared<peer_list>();
     for (const auto& [id, record] : records)
@@ -60,6 +61,7 @@ network_exchange_peers(exchange_peers_actor::pointer self, exchange_network_ptr 
               (!network->on_publish || network->on_publish(own_id, where.first, what.kind)))
             self->send(sink, published{what.kind, what.blob, {own_id, {}}, own_id});
       },
+      [=](const peer_refused& what) { network->refused[own_id].push_back(what); },
   };
 }
 

@@ -195,6 +195,16 @@ TEST_CASE("three rounds of what cannot be right, and a node is ignored") {
   auto told = ask<exchange_reply>(f, f.nodes[0]->exchanger, call);
   REQUIRE(told);
   CHECK(told->result == exchange_result::not_a_member);
+  // The peer manager hears of each refusal, and until when it is ignored.
+  uint64_t ignored_until_round = 0;
+  size_t refused = 0;
+  for (const auto& one : f.network->refused[f.nodes[0]->id()]) {
+    CHECK(one.node_id == f.nodes[liar]->id());
+    refused += one.reason == "too_large" ? 1 : 0;
+    ignored_until_round = std::max(ignored_until_round, one.ignored_until_round);
+  }
+  CHECK(refused >= 3);
+  CHECK(ignored_until_round == base + 3 + exchange_reputation::ignored_rounds);
 }
 
 TEST_CASE("requests that lie are refused, and nothing of them is kept") {

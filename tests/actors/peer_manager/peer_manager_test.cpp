@@ -133,6 +133,10 @@ TEST_CASE_FIXTURE(peer_fixture, "who passes on ten records with bad signatures w
   CHECK(ask<announce_reply>(*this, a.manager, announce_request{end, sign_node(*who, node)->blob, {forged}}));
   CHECK(state(a, 2) == peer_state::banned);
   CHECK_FALSE(state(a, 3).has_value());
+  for (const auto& one : peers(a)) {
+    CHECK(one.standing.refused == 10);
+    CHECK(one.standing.reason == "invalid_blob");
+  }
   const auto again =
       ask<announce_reply>(*this, a.manager, announce_request{end, sign_node(*who, node)->blob, {}});
   CHECK(again.reason() == "banned");

@@ -220,6 +220,7 @@ TEST_CASE_FIXTURE(map_fixture,
   const auto a = join(1, {});
   const auto hash = kernels::sha256::of("layer 0");
   auto node = description_of(*a.who, "10.0.0.1");
+  node.accepting = true;
   node.model_version = 3;
   node.units = {{"layer.0", hash, {}}};
   CHECK(ask<caf::unit_t>(*this, a.manager, node));
@@ -237,7 +238,27 @@ TEST_CASE_FIXTURE(map_fixture,
   kernels::sha256 all;
   for (size_t i = 0; i < 8; ++i)
     all.update(hash);
-  CHECK(map.model_hash == all.finish());
+  const auto model_hash = all.finish();
+  CHECK(map.model_hash == model_hash);
+  // A route says what the model of its version is, also while the map tells of another.
+  auto found = ask<model_route>(*this, a.manager, route_request{3, {}});
+  REQUIRE(found);
+  CHECK(found->model_hash == kernels::to_hex(model_hash));
+  node.model_version = 4;
+  node.units[0].unit_hash = kernels::sha256::of("embed");
+  CHECK(ask<caf::unit_t>(*this, a.manager, node));
+  found = ask<model_route>(*this, a.manager, route_request{4, {}});
+  REQUIRE(found);
+  kernels::sha256 next;
+  for (const auto& unit : node.units)
+    next.update(unit.unit_hash);
+  CHECK(found->model_hash == kernels::to_hex(next.finish()));
+  node.model_version = 5;
+  node.units.pop_back();
+  CHECK(ask<caf::unit_t>(*this, a.manager, node));
+  found = ask<model_route>(*this, a.manager, route_request{5, {}});
+  REQUIRE(found);
+  CHECK(found->model_hash.empty());
 }
 
 TEST_CASE_FIXTURE(map_fixture,
@@ -267,6 +288,26 @@ TEST_CASE_FIXTURE(map_fixture,
   CHECK(ask<model_route>(*this, a.manager, route_request{5, {}}).code() == errc::no_route);
   run_s(31);
   CHECK(ask<model_route>(*this, a.manager, route_request{5, {}}));
+}
+
+TEST_CASE_FIXTURE(map_fixture, "what was refused of a peer is counted and told with it") {
+  const auto a = join(1, {});
+  const auto b = join(2, {address(1)});
+  run_s(2);
+  const auto id = b.who->node_id();
+  self->send(a.manager, peer_refused{id, "not_finite"});
+  self->send(a.manager, peer_refused{id, "above_count"});
+  self->send(a.manager, peer_refused{id, {}, 12});
+  self->send(a.manager, peer_refused{id, {}, 11});
+  self->send(a.manager, peer_refused{std::string(32, 'f'), "nobody"});
+  sched.run();
+  const auto all = ask<peer_list_ptr>(*this, a.manager, peers_atom_v);
+  REQUIRE(all);
+  REQUIRE((*all)->size() == 1);
+  const auto& standing = (*all)->front().standing;
+  CHECK(standing.refused == 2);
+  CHECK(standing.reason == "above_count");
+  CHECK(standing.ignored_until_round == 12);
 }
 
 TEST_CASE_FIXTURE(map_fixture, "what is published reaches everybody once, also those it was not sent to") {

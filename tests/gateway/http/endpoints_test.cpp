@@ -205,6 +205,18 @@ TEST_CASE_FIXTURE(node_fixture,
   CHECK(text_at(json, "peers.0.latency_ms") == "1.5");
   CHECK(at(json, "peers.0.connected_since").type == kind::null);
   CHECK(text_at(json, "peers.0.state") == "online");
+  CHECK(text_at(json, "peers.0.refused") == "0");
+  CHECK(at(json, "peers.0.refused_reason").type == kind::null);
+  CHECK(at(json, "peers.0.ignored_until_round").type == kind::null);
+  publish([](node_snapshot& s) {
+    auto peers = std::make_shared<peer_list>(*s.peers);
+    (*peers)[0].standing = {3, "not_finite", 17};
+    s.peers = peers;
+  });
+  json = get("/api/v1/peers").json();
+  CHECK(text_at(json, "peers.0.refused") == "3");
+  CHECK(text_at(json, "peers.0.refused_reason") == "not_finite");
+  CHECK(text_at(json, "peers.0.ignored_until_round") == "17");
   CHECK(text_at(get("/api/v1/status").json(), "peer_count") == "1");
 
   json = get("/api/v1/layers").json();
