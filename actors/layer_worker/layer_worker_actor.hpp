@@ -56,6 +56,7 @@ struct work_header {
   uint64_t model_version = 0; ///< outer step of the weights
   std::string architecture_id;
   int64_t deadline_steady_us = 0; ///< 0: none; later work is answered with errc::timeout
+  std::string trace_id = {};      ///< passed on along a route and logged with failures; may be empty
 };
 
 /// One row of a batch of different sessions (PREFILL, DECODE).
@@ -120,6 +121,7 @@ struct forward_reply {
   tensor_handle grad_hidden;
   stage_report report;
   std::vector<row_reply> rows;
+  double aux_loss = 0; ///< auxiliary loss of a mixture of experts, of this stage; of a routed call, of all
 };
 
 struct backward_request {

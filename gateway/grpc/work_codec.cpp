@@ -60,10 +60,13 @@ caf::error read_header(const Header& from, work_header& to) {
     return malformed("header.session_id", "A session id is a short word.");
   if (!is_short_id(from.architecture_id()))
     return malformed("header.architecture_id", "An architecture id is a short word.");
+  if (!is_short_id(from.trace_id()))
+    return malformed("header.trace_id", "A trace id is a short word.");
   to.request_id = from.request_id(); // its length: time_left() of unary.hpp
   to.session_id = from.session_id();
   to.model_version = from.model_version();
   to.architecture_id = from.architecture_id();
+  to.trace_id = from.trace_id();
   return {};
 }
 
@@ -72,6 +75,7 @@ void write_header(const work_header& from, const call_header& call, Header& to) 
   to.set_session_id(from.session_id);
   to.set_model_version(from.model_version);
   to.set_architecture_id(from.architecture_id);
+  to.set_trace_id(from.trace_id);
   to.set_budget_ms(call.budget_ms);
 }
 
@@ -386,6 +390,9 @@ caf::error read_forward_reply(const grpc::ByteBuffer& from, routed_forward_reply
   work.logprobs.assign(message.logprobs().begin(), message.logprobs().end());
   work.loss = message.loss();
   work.label_count = message.label_count();
+  if (!std::isfinite(message.aux_loss()))
+    return malformed("aux_loss", "An auxiliary loss is a finite number.");
+  work.aux_loss = message.aux_loss();
   work.rows.reserve(static_cast<size_t>(message.rows_size()));
   for (const RowReply& one : message.rows()) {
     row_reply row;
@@ -443,6 +450,7 @@ caf::error write(const routed_forward_reply& from, grpc::ByteBuffer& to) {
   message.mutable_logprobs()->Add(work.logprobs.begin(), work.logprobs.end());
   message.set_loss(work.loss);
   message.set_label_count(work.label_count);
+  message.set_aux_loss(work.aux_loss);
   for (const auto& one : work.rows) {
     auto& row = *message.add_rows();
     row.set_status(static_cast<RowStatus>(one.status));

@@ -6,6 +6,7 @@
 
 #include <zstd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <random>
@@ -34,7 +35,7 @@ signed_blob sample_blob() {
 }
 
 work_header sample_header() {
-  return {"0123456789abcdef", std::string(32, 'e'), 17, "0011223344556677", 0};
+  return {"0123456789abcdef", std::string(32, 'e'), 17, "0011223344556677", 0, "a-trace"};
 }
 
 /// Every field of a request that a mode may have is set to something of its own.
@@ -81,6 +82,7 @@ void check_same(const work_header& a, const work_header& b) {
   CHECK(a.session_id == b.session_id);
   CHECK(a.model_version == b.model_version);
   CHECK(a.architecture_id == b.architecture_id);
+  CHECK(a.trace_id == b.trace_id);
 }
 
 void check_same(const std::vector<work_hop>& a, const std::vector<work_hop>& b) {
@@ -202,6 +204,7 @@ TEST_CASE("a Forward's reply goes over the wire with every field") {
   sent.work.logprobs = {-0.5F, 0};
   sent.work.loss = 2.5;
   sent.work.label_count = 8;
+  sent.work.aux_loss = 0.125;
   sent.work.rows = {{row_status::ok, 12, 0, ""}, {row_status::evicted, 0, 0, hex32}};
   sent.hops = {{hex32, {1, 2, 3, true, 4.5, 6}}, {std::string(32, 'b'), {}}};
   sent.receipts = {sample_blob()};
@@ -218,6 +221,7 @@ TEST_CASE("a Forward's reply goes over the wire with every field") {
   CHECK(a.logprobs == b.logprobs);
   CHECK(a.loss == b.loss);
   CHECK(a.label_count == b.label_count);
+  CHECK(a.aux_loss == b.aux_loss);
   REQUIRE(b.rows.size() == 2);
   CHECK(b.rows[0].status == row_status::ok);
   CHECK(b.rows[0].cache_length == 12);
@@ -443,6 +447,9 @@ TEST_CASE("values out of range and too many of anything are refused by name") {
         "header.session_id");
   CHECK(field_after([](ForwardRequest& m) { m.mutable_header()->set_architecture_id("a\nb"); }) ==
         "header.architecture_id");
+  for (const auto& trace : {std::string(65, 'x'), std::string("a\nb"), std::string("a b")})
+    CHECK(field_after([&](ForwardRequest& m) { m.mutable_header()->set_trace_id(trace); }) ==
+          "header.trace_id");
   for (const float scale : {0.0F, -1.0F, 1.5F, std::numeric_limits<float>::quiet_NaN()})
     CHECK(field_after([&](ForwardRequest& m) {
             m.set_mode(FORWARD_MODE_TRAIN);
@@ -525,6 +532,11 @@ TEST_CASE("what a peer replies is bounded too; what is wrong with it is the peer
   changed = message;
   changed.add_receipts();
   CHECK_FALSE(reads(changed));
+  for (const double loss : {std::numeric_limits<double>::infinity(), std::nan("")}) {
+    changed = message;
+    changed.set_aux_loss(loss);
+    CHECK_FALSE(reads(changed));
+  }
   changed = message;
   changed.mutable_sampled()->Resize(4'097, 1);
   CHECK_FALSE(reads(changed));
