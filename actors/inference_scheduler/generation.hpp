@@ -2,6 +2,7 @@
 
 #include "actors/inference_scheduler/completion.hpp"
 #include "actors/inference_scheduler/inference_scheduler_actor.hpp"
+#include "actors/inference_scheduler/route_work.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "kernels/core/backend.hpp"
@@ -16,12 +17,6 @@
 #include <vector>
 
 namespace neuroshard {
-
-/// Layers x tokens that one node, or all nodes of this node's wallet together, did for a generation.
-struct node_work {
-  std::string node_id; ///< empty: this wallet's
-  uint64_t done = 0;
-};
 
 /// One request from its admission to its last word.
 struct generation {
@@ -60,11 +55,12 @@ struct generation {
   int64_t route_again_us = 0;                ///< when to look for a route again
   int64_t route_pause_us = 0;                ///< how long it waited for that
 
-  std::vector<node_work> work; ///< since the charge began
-  uint64_t counted = 0;        ///< tokens that `work` and what was free account for
-  bool head_is_own = true;     ///< the node that sampled the last token is of this wallet
-  bool charged_late = false;   ///< free at first, charged from `charged_from` on
-  uint32_t charged_from = 0;   ///< tokens produced before the charge began
+  route_work work;
+  uint64_t counted = 0;          ///< tokens that `work` and what was free account for
+  uint32_t receipts_open = 0;    ///< nodes whose receipts are waited for, or not yet in the book
+  int64_t receipts_until_us = 0; ///< settled without them then; 0: it does not wait for any
+  bool charged_late = false;     ///< free at first, charged from `charged_from` on
+  uint32_t charged_from = 0;     ///< tokens produced before the charge began
 
   int64_t admitted_us = 0;
   int64_t began_us = 0;
@@ -87,23 +83,13 @@ struct generation {
   int32_t token_at(uint32_t position) const {
     return position < prompt.size() ? prompt[position] : output.produced()[position - prompt.size()];
   }
-  /// Counts what has been computed since the last time as work of the present route.
-  void count_work() {
-    const uint64_t fresh = positions() - counted;
-    counted = positions();
-    if (fresh == 0)
+  /// Counts what has been computed since the last time, positions up to `computed`, as work of the present
+  /// route: each position once, however often it was computed.
+  void count_work(uint64_t computed) {
+    if (computed <= counted)
       return;
-    for (const auto& hop : route.hops) {
-      const bool own = hop.local || route.own_layers_only;
-      head_is_own = own; // the last one stays
-      const auto& id = own ? std::string() : hop.node_id;
-      auto at = work.begin();
-      while (at != work.end() && at->node_id != id)
-        ++at;
-      if (at == work.end())
-        at = work.insert(at, {id, 0});
-      at->done += fresh * (hop.layer_end - hop.layer_begin);
-    }
+    work.done(session_id, route, computed - counted);
+    counted = computed;
   }
   /// How the next token is drawn: the counter is the number of the token, so that a repeated call draws the
   /// same one.

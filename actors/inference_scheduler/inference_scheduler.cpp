@@ -39,7 +39,7 @@ void inference_scheduler_state::finish(generation_ptr g, std::string reason,
   if (g->at == generation::stage::ending)
     return;
   g->at = generation::stage::ending;
-  close_session(*g);
+  close_session(g);
   if (auto rest = g->output.cut())
     g->request.sink->token(std::move(rest->text), rest->index,
                            g->request.logprobs ? std::optional<double>(rest->logprob) : std::nullopt);
@@ -71,6 +71,11 @@ void inference_scheduler_state::finish(generation_ptr g, std::string reason,
 
 void inference_scheduler_state::paid(generation_ptr g, neuro_amount cost) {
   g->result.cost = cost;
+  const auto& hops = g->route.hops;
+  if (hops.size() > 1 || (hops.size() == 1 && !hops.front().local)) { // this node holds a part, or nothing
+    g->result.model_hash = g->route.model_hash;
+    return deliver(g);
+  }
   if (g->copy_id == 0)
     return deliver(g);
   if (const auto at = hashes.find(g->copy_id); at != hashes.end())
@@ -150,10 +155,15 @@ void inference_scheduler_state::on_tick() {
     else
       stop(g, refuse(errc::draining, "the node is shutting down"));
   }
-  std::vector<generation_ptr> due;
-  for (const auto& [id, g] : all)
+  std::vector<generation_ptr> due, unreceipted;
+  for (const auto& [id, g] : all) {
+    if (g->receipts_until_us != 0 && now_us >= g->receipts_until_us)
+      unreceipted.push_back(g);
     if (g->at == generation::stage::routing && !g->route_asked && now_us >= g->route_again_us)
       due.push_back(g);
+  }
+  for (const auto& g : unreceipted)
+    settle(g);
   for (const auto& g : due)
     ask_route(g);
   pump();

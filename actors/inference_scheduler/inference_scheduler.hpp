@@ -9,6 +9,7 @@
 #include "actors/layer_worker/layer_worker_actor.hpp"
 #include "actors/ledger/ledger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
+#include "actors/relay/driver_receipts.hpp"
 #include "actors/relay/relay_actor.hpp"
 #include "actors/relay/work_link_actor.hpp"
 #include "kernels/text/tokenizer.hpp"
@@ -55,6 +56,7 @@ struct inference_parts {
   time_source_ptr time;
   random_source_ptr random;
   counters_ptr counters;
+  driver_receipts receipts = {};
 };
 
 /// Generations with the same route and version of the weights: computed together.
@@ -131,10 +133,15 @@ struct inference_scheduler_state {
   void take_route(const generation_ptr& g, uint64_t model_version, model_route route);
   bool usable(const model_route& route) const;
   void set_route(generation& g, uint64_t model_version, model_route route) const;
-  void close_session(const generation& g, const std::string& except = {});
+  void close_session(const generation_ptr& g, const std::string& except = {});
+  void close_hop(const generation_ptr& g, const route_hop& hop, const forward_request& call);
 
   // money (scheduler_payment.cpp)
   void pay(generation_ptr g, bool free);
+  void settle(const generation_ptr& g);
+  void session_closed(const generation_ptr& g, const route_hop& hop, const std::string& session_id,
+                      const std::vector<signed_blob>& receipts);
+  void receipt_done(const generation_ptr& g);
   void charge_rest(const generation_ptr& g, std::function<void()> then);
 
   // ends (inference_scheduler.cpp)

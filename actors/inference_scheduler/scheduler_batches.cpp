@@ -76,6 +76,7 @@ work_header inference_scheduler_state::header_of(const std::vector<generation_pt
   const auto& first = *rows.front();
   work_header header;
   header.request_id = first.id;
+  header.trace_id = first.id;
   header.session_id = first.session_id;
   header.model_version = first.model_version;
   header.architecture_id = options.architecture_id;
@@ -228,6 +229,7 @@ void inference_scheduler_state::send_prefill(const std::string& key, route_batch
     if (plan.is_last)
       row.sample = g.sample(parts.tokens.vocab_size());
     call.rows.push_back(std::move(row));
+    g.work.sent(g.session_id, g.route, options.layers, g.model_version, length);
     g.session_open = true;
     g.in_flight = true;
   }
@@ -301,6 +303,7 @@ void inference_scheduler_state::send_decode(const std::string& key, route_batch&
     row.request_id = g->id;
     row.sample = g->sample(parts.tokens.vocab_size());
     call.rows.push_back(std::move(row));
+    g->work.sent(g->session_id, g->route, options.layers, g->model_version, 1);
     g->in_flight = true;
   }
   const auto rows = static_cast<int64_t>(ids.size());
@@ -356,7 +359,7 @@ bool inference_scheduler_state::take_token(const generation_ptr& g, int32_t toke
   }
   const uint32_t before = g->output.count();
   auto frame = g->output.accept(token, logprob);
-  g->count_work();
+  g->count_work(g->cached);
   g->hop_failures.clear();
   g->route_pause_us = 0;
   if (!g->request.own)

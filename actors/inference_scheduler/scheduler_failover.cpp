@@ -103,7 +103,7 @@ void inference_scheduler_state::call_failed(const std::vector<generation_ptr>& r
     g->in_flight = false;
     if (g->stop_with) {
       if (culprit) {
-        close_session(*g, g->route.hops[*culprit].node_id);
+        close_session(g, g->route.hops[*culprit].node_id);
         g->session_open = false;
       }
       finish(g, "error", std::exchange(g->stop_with, std::nullopt));
@@ -122,7 +122,7 @@ void inference_scheduler_state::call_failed(const std::vector<generation_ptr>& r
       if (g->route.hops.size() == 1) {
         rebuild(g, false);
       } else { // the other nodes must have them too
-        close_session(*g);
+        close_session(g);
         ++g->rebuilds;
         renew_session(g);
         ask_route(g);
@@ -175,7 +175,7 @@ void inference_scheduler_state::row_failed(const generation_ptr& g, row_status s
 }
 
 void inference_scheduler_state::rebuild(const generation_ptr& g, bool needs_room) {
-  close_session(*g);
+  close_session(g);
   ++g->rebuilds;
   renew_session(g);
   g->needs_room = needs_room;
@@ -197,7 +197,7 @@ void inference_scheduler_state::fail_over(const generation_ptr& g, const std::st
                                           const caf::error& why) {
   log::info(name, "failover id={} node={} tokens={} why=\"{}\"", g->id, node, g->output.count(),
             problem_of(why).message);
-  close_session(*g, node);
+  close_session(g, node);
   renew_session(g);
   if (code_of(why) == errc::timeout)
     g->patience = std::min(patience_max, 2 * g->patience);
@@ -228,7 +228,7 @@ void inference_scheduler_state::leave_hops(const failed_nodes& nodes) {
   const std::vector<generation_ptr> leaving(from, waiting.end());
   waiting.erase(from, waiting.end());
   for (const auto& g : leaving) {
-    close_session(*g);
+    close_session(g);
     renew_session(g);
     g->exclude.insert(g->exclude.end(), nodes.begin(), nodes.end());
     ask_route(g);
@@ -302,8 +302,6 @@ void inference_scheduler_state::take_route(const generation_ptr& g, uint64_t mod
                                            model_route route) {
   g->route_asked = false;
   g->no_route.reset();
-  if (g->output.count() > 0)
-    g->count_work(); // what there is was done by the old route
   set_route(*g, model_version, std::move(route));
   g->at = generation::stage::waiting;
   waiting.push_front(g);
@@ -319,39 +317,49 @@ void inference_scheduler_state::set_route(generation& g, uint64_t model_version,
         '/' + hop.node_id + ':' + std::to_string(hop.layer_begin) + '-' + std::to_string(hop.layer_end);
 }
 
-/// Not waited for. Where a hop has failed the others are told one by one, for nothing passes it.
-void inference_scheduler_state::close_session(const generation& g, const std::string& except) {
-  if (!g.session_open)
+/// Every node is told directly, for nothing passes one that has failed, and each answers its driver with a
+/// receipt. What goes on meanwhile does not wait for them.
+void inference_scheduler_state::close_session(const generation_ptr& g, const std::string& except) {
+  if (!g->session_open)
     return;
-  const auto& hops = g.route.hops;
+  const auto& hops = g->route.hops;
   const bool alone = hops.size() == 1 && hops.front().local;
   forward_request call;
-  call.header.request_id = g.id;
-  call.header.session_id = g.session_id;
-  call.header.model_version = g.model_version;
+  call.header.request_id = g->id;
+  call.header.trace_id = g->id;
+  call.header.session_id = g->session_id;
+  call.header.model_version = g->model_version;
   call.header.architecture_id = options.architecture_id;
   call.header.deadline_steady_us = alone ? 0 : parts.time->steady_us() + close_budget_us;
   call.mode = forward_mode::decode;
   session_row row;
-  row.session_id = g.session_id;
-  row.request_id = g.id;
+  row.session_id = g->session_id;
+  row.request_id = g->id;
   row.close = true;
   call.rows.push_back(std::move(row));
-  if (except.empty() || !parts.link) {
-    send_along(
-        g.route, std::move(call), [](const routed_forward_reply&) {},
-        [](const caf::error& e) { log::debug(name, "close-failed why={}", problem_of(e).message); });
-    return;
-  }
-  for (const auto& hop : hops) {
-    if (hop.node_id == except)
-      continue;
-    model_route single;
-    single.hops.push_back(hop);
-    send_along(
+  for (const auto& hop : hops)
+    if (hop.local || (hop.node_id != except && parts.link))
+      close_hop(g, hop, call);
+}
+
+void inference_scheduler_state::close_hop(const generation_ptr& g, const route_hop& hop,
+                                          const forward_request& call) {
+  model_route single;
+  single.hops.push_back(hop);
+  if (hop.local)
+    return send_along(
         single, call, [](const routed_forward_reply&) {},
         [](const caf::error& e) { log::debug(name, "close-failed why={}", problem_of(e).message); });
-  }
+  ++g->receipts_open;
+  send_along(
+      single, call,
+      [me = self, g, hop, session_id = g->session_id](const routed_forward_reply& reply) {
+        me->state.session_closed(g, hop, session_id, reply.receipts);
+      },
+      [me = self, g](const caf::error& e) {
+        log::debug(name, "close-failed why={}", problem_of(e).message);
+        me->state.receipt_done(g);
+      });
 }
 
 } // namespace neuroshard

@@ -205,4 +205,36 @@ caf::expected<signed_receipt> read_receipt(std::string_view worker_blob, std::st
   return made;
 }
 
+caf::expected<countersigned_receipt> countersign_within(const node_identity& driver,
+                                                        const receipt_terms& terms,
+                                                        const signed_blob& claimed, int64_t now_unix_ms) {
+  countersigned_receipt made;
+  made.worker_blob = encode_signed_blob(claimed);
+  auto read = read_receipt(made.worker_blob, {}, now_unix_ms);
+  if (!read)
+    return read.error();
+  const auto& claim = read->what;
+  if (claim.worker_node_id != terms.worker_node_id || claim.driver_node_id != driver.node_id() ||
+      claim.kind != terms.kind || claim.work_id != terms.work_id || claim.layer_begin != terms.layer_begin ||
+      claim.layer_end != terms.layer_end || claim.model_version != terms.model_version)
+    return not_its_word(errc::forbidden, "work_id", "other_work",
+                        "The receipt is for other work than this session's.");
+  if (claim.tokens > terms.tokens || claim.steps > terms.steps || (claim.embedding && !terms.embedding) ||
+      (claim.head && !terms.head))
+    return not_its_word(errc::forbidden, "tokens", "above_count",
+                        "The receipt claims more than was counted here.");
+  auto both = countersign(driver, made.worker_blob);
+  if (!both)
+    return both.error();
+  auto blob = decode_signed_blob(*both);
+  if (!blob)
+    return blob.error();
+  made.driver_blob = std::move(*both);
+  made.driver = std::move(*blob);
+  made.id = read->id;
+  made.wallet = std::move(read->worker.address);
+  made.what = std::move(read->what);
+  return made;
+}
+
 } // namespace neuroshard

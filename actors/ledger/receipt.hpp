@@ -56,7 +56,8 @@ inline kernels::digest receipt_id_of(std::string_view payload) {
 /// The bytes of the worker's SignedBlob. Refusals: invalid_request; forbidden when `by` is not the worker.
 caf::expected<std::string> make_receipt(const node_identity& by, const receipt& of);
 /// The bytes of the driver's SignedBlob, whose payload is the worker's. That it claims no more than the
-/// driver counted, and the worker's signature (read_receipt), are for the caller to check. Refusals:
+/// driver counted, and the worker's signature (read_receipt), are for the caller to check
+/// (countersign_within does). Refusals:
 /// invalid_request; forbidden when `by` is not the driver.
 caf::expected<std::string> countersign(const node_identity& by, std::string_view worker_blob);
 
@@ -73,5 +74,33 @@ struct signed_receipt {
 /// signed other bytes).
 caf::expected<signed_receipt> read_receipt(std::string_view worker_blob, std::string_view driver_blob,
                                            int64_t now_unix_ms);
+
+/// What a driver has counted of one node in one session: a receipt may claim this and no more.
+struct receipt_terms {
+  std::string worker_node_id;
+  receipt_kind kind = receipt_kind::inference;
+  std::string work_id;
+  uint32_t layer_begin = 0;
+  uint32_t layer_end = 0;
+  bool embedding = false;
+  bool head = false;
+  uint64_t tokens = 0;
+  uint64_t steps = 0;
+  uint64_t model_version = 0;
+};
+/// A receipt with both sides' words.
+struct countersigned_receipt {
+  std::string worker_blob; ///< as the book takes them
+  std::string driver_blob;
+  signed_blob driver; ///< the same, as the worker is handed it back
+  kernels::digest id{};
+  std::string wallet; ///< of the worker
+  receipt what;
+};
+/// Counter-signs what a worker claims, where it is its word, within the terms. Refusals: those of
+/// read_receipt(); forbidden with reason `other_work` or `above_count`.
+caf::expected<countersigned_receipt> countersign_within(const node_identity& driver,
+                                                        const receipt_terms& terms,
+                                                        const signed_blob& claimed, int64_t now_unix_ms);
 
 } // namespace neuroshard

@@ -1,11 +1,13 @@
 #include "actors/relay/relay.hpp"
 
 #include "actors/peer_link/peer_address.hpp"
+#include "actors/common/log.hpp"
 #include "actors/relay/route_hops.hpp"
 #include "actors/relay/row_gaps.hpp"
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 namespace neuroshard {
@@ -14,6 +16,7 @@ namespace {
 
 constexpr auto relay_tick = std::chrono::seconds(1);
 constexpr auto peers_timeout = std::chrono::seconds(2);
+constexpr auto book_timeout = std::chrono::seconds(30);
 constexpr auto own_timeout = std::chrono::seconds(600); ///< of this node's own calls that name no deadline
 constexpr int64_t hop_margin_us = 20'000;
 constexpr int64_t longest_hop_us = 600'000'000;
@@ -123,8 +126,9 @@ caf::result<routed_forward_reply> relay_state::forward(routed_forward& call) {
     const int64_t deadline_us = mine.header.deadline_steady_us;
     me->request(state.parts.worker, patience(deadline_us, state.parts.time->steady_us()), std::move(mine))
         .then([me, held, promise](forward_reply& here) { me->state.forwarded(held, promise, here); },
-              [me, promise](caf::error& why) mutable {
+              [me, promise, trace = held->work.header.trace_id](caf::error& why) mutable {
                 --me->state.calls;
+                log::debug(name, "forward-failed trace={} why=\"{}\"", trace, problem_of(why).message);
                 promise.deliver(std::move(why));
               });
   };
@@ -146,10 +150,12 @@ caf::result<routed_forward_reply> relay_state::forward(routed_forward& call) {
 
 void relay_state::forwarded(std::shared_ptr<routed_forward> call, forward_promise promise,
                             forward_reply& here) {
+  auto receipts = count_work(*call, here);
   if (!call->route.empty())
-    return send_on(std::move(call), std::move(promise), here);
+    return send_on(std::move(call), std::move(promise), here, std::move(receipts));
   --calls;
   routed_forward_reply reply;
+  reply.receipts = std::move(receipts);
   reply.hops.push_back({options.node_id, std::exchange(here.report, {})});
   for (auto& row : here.rows)
     if (row.status != row_status::ok)
@@ -158,9 +164,10 @@ void relay_state::forwarded(std::shared_ptr<routed_forward> call, forward_promis
   promise.deliver(std::move(reply));
 }
 
-void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise promise,
-                          forward_reply& here) {
+void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise promise, forward_reply& here,
+                          std::vector<signed_blob> receipts) {
   const hop_report own{options.node_id, here.report};
+  const double aux_loss = here.aux_loss;
   const bool by_rows = !call->work.rows.empty();
   const bool frees_only = !call->work.hidden && !call->work.token_ids;
   if (by_rows && here.rows.size() != call->work.rows.size()) {
@@ -181,6 +188,7 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
     if (call->work.rows.front().sample && call->work.apply_head && !call->work.omit_tensors)
       reply.work.sampled.assign(call->work.rows.size(), -1);
     reply.hops.push_back(own);
+    reply.receipts = std::move(receipts);
     return void(promise.deliver(std::move(reply)));
   }
   routed_forward next;
@@ -203,8 +211,8 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
     return void(promise.deliver(failed_at_hop(why, hop.node_id)));
   }
   auto held = std::make_shared<routed_forward>(std::move(next));
-  find(hop, [me = self, held, promise, own, gaps, by_rows, budget, id = hop.node_id,
-             hops](caf::expected<peer_address> to) mutable {
+  find(hop, [me = self, held, promise, own, aux_loss, receipts = std::move(receipts), gaps, by_rows, budget,
+             id = hop.node_id, hops](caf::expected<peer_address> to) mutable {
     auto& state = me->state;
     if (!to) {
       --state.calls;
@@ -213,7 +221,8 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
     me->request(state.parts.link, std::chrono::milliseconds(budget) + std::chrono::seconds(1),
                 peer_call<routed_forward>{std::move(*to), std::move(*held), budget})
         .then(
-            [me, promise, own, gaps, by_rows, id, hops](routed_forward_reply& reply) mutable {
+            [me, promise, own, aux_loss, receipts = std::move(receipts), gaps, by_rows, id,
+             hops](routed_forward_reply& reply) mutable {
               auto& state = me->state;
               --state.calls;
               // Where every row has failed, the hops behind were not asked.
@@ -224,6 +233,8 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
                 return void(promise.deliver(
                     failed_at_hop(refuse(errc::unavailable, "The peer's answer does not fit."), id)));
               reply.hops.insert(reply.hops.begin(), own);
+              reply.work.aux_loss += aux_loss;
+              std::move(receipts.begin(), receipts.end(), std::back_inserter(reply.receipts));
               promise.deliver(std::move(reply));
             },
             [me, promise, id](caf::error& why) mutable {
@@ -231,6 +242,57 @@ void relay_state::send_on(std::shared_ptr<routed_forward> call, forward_promise 
               promise.deliver(failed_at_hop(why, id));
             });
   });
+}
+
+// -------------------------------------------------------------------------------------------- receipts
+
+std::vector<signed_blob> relay_state::count_work(const routed_forward& call, const forward_reply& here) {
+  if (!parts.identity || call.from.node_id.empty())
+    return {};
+  const int64_t now_ms = parts.time->unix_us() / 1'000;
+  if (call.work.mode == forward_mode::bind)
+    training.bind(call.work, call.from.node_id, now_ms);
+  else if (call.work.mode == forward_mode::train)
+    training.train(call.work, call.route.empty());
+  tally.count(call.work, here.rows, call.route.empty(), parts.time->steady_us(), now_ms);
+  auto made = tally.end(call.work, call.from.node_id, *parts.identity, *parts.random, now_ms);
+  for (const auto& receipt : made)
+    keep_receipt({encode_signed_blob(receipt), {}});
+  return made;
+}
+
+std::vector<signed_blob> relay_state::count_training(const routed_backward& call) {
+  if (!parts.identity || call.from.node_id.empty())
+    return {};
+  const auto& session = call.work.header.session_id;
+  if (call.work.action == backward_action::commit)
+    training.commit(session, call.work.step);
+  else if (call.work.action == backward_action::discard)
+    training.discard(session, call.work.step);
+  else if (call.work.action == backward_action::release)
+    if (auto made = training.release(session, call.from.node_id, *parts.identity, *parts.random,
+                                     parts.time->unix_us() / 1'000)) {
+      keep_receipt({encode_signed_blob(*made), {}});
+      return {std::move(*made)};
+    }
+  return {};
+}
+
+/// What could not be kept is still handed over: counter-signed it comes back whole.
+void relay_state::keep_receipt(record_receipt what) {
+  if (!parts.book)
+    return;
+  self->request(parts.book, book_timeout, std::move(what))
+      .then([](const receipt_recorded&) {},
+            [](const caf::error& why) {
+              log::warn(name, "receipt-not-kept why=\"{}\"", problem_of(why).message);
+            });
+}
+
+/// The book checks both signatures, and that this node did the work.
+void relay_state::receipt_handed_back(const published& what) {
+  if (what.kind == publish_kind::receipt)
+    keep_receipt({what.blob.payload, encode_signed_blob(what.blob)});
 }
 
 // -------------------------------------------------------------------------------------------- backward
@@ -261,6 +323,7 @@ void relay_state::computed(std::shared_ptr<routed_backward> call, backward_promi
   if (call->route.empty()) {
     --calls;
     routed_backward_reply reply;
+    reply.receipts = count_training(*call);
     reply.work = std::move(here);
     reply.hops.push_back(own);
     return void(promise.deliver(std::move(reply)));
@@ -309,6 +372,13 @@ void relay_state::computed(std::shared_ptr<routed_backward> call, backward_promi
   });
 }
 
+void relay_state::on_tick() {
+  learn([] {});
+  tally.forget_idle(parts.time->steady_us());
+  if (parts.identity) // a peer manager that was made anew has forgotten it
+    self->send(parts.peers, publish_sink{publish_kind::receipt, relay_actor{self}});
+}
+
 actor_status relay_state::report() const {
   return {name,
           actor_status::health::ok,
@@ -326,8 +396,9 @@ relay_actor::behavior_type relay(relay_state::pointer self, relay_options option
   return {
       [self](routed_forward& call) { return self->state.forward(call); },
       [self](routed_backward& call) { return self->state.backward(call); },
+      [self](const published& what) { self->state.receipt_handed_back(what); },
       [self](tick_atom) {
-        self->state.learn([] {});
+        self->state.on_tick();
         self->delayed_send(self, relay_tick, tick_atom_v);
       },
       [self](drain_atom) -> caf::result<void> {

@@ -2,7 +2,7 @@
 
 #include "actors/common/actor_status.hpp"
 #include "actors/layer_worker/layer_worker_actor.hpp"
-#include "actors/peer_manager/membership.hpp"
+#include "actors/peer_manager/peer_manager_actor.hpp"
 
 #include <caf/allowed_unsafe_message_type.hpp>
 #include <caf/replies_to.hpp>
@@ -83,6 +83,8 @@ using relay_actor = caf::typed_actor<
     caf::replies_to<routed_forward>::with<routed_forward_reply>,
     // The same backward; COMMIT, DISCARD and RELEASE are for this node alone.
     caf::replies_to<routed_backward>::with<routed_backward_reply>,
+    // A driver hands back a receipt of this node, counter-signed.
+    caf::reacts_to<published>,
     // Renews what it knows of the peers.
     caf::reacts_to<tick_atom>, caf::replies_to<drain_atom>::with<void>,
     caf::replies_to<status_atom>::with<actor_status>>;

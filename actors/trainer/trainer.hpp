@@ -9,6 +9,7 @@
 #include "actors/ledger/ledger_actor.hpp"
 #include "actors/peer_manager/peer_manager_actor.hpp"
 #include "actors/proof_keeper/proof_keeper_actor.hpp"
+#include "actors/relay/driver_receipts.hpp"
 #include "actors/relay/work_link_actor.hpp"
 #include "actors/trainer/pipeline_step.hpp"
 #include "actors/trainer/resync_watch.hpp"
@@ -97,6 +98,7 @@ struct trainer_parts {
       data; ///< may be null: there is nothing to train on, and the loop stays paused
   time_source_ptr time;
   counters_ptr counters;
+  driver_receipts receipts = {}; ///< of stages on other nodes
   /// Training was asked for on a stage that only serves: makes the group anew with a stage that trains. May
   /// be empty; must not block.
   std::function<void()> renew;
@@ -113,6 +115,13 @@ struct trainer_state {
 
   /// Where the loop is. Everything but `stepping` is a step boundary.
   enum class phase : uint8_t { idle, boundary, stepping, waiting, paused, failed, stopped };
+  /// What bound stages may claim in their receipts: the version they began with, and what they were told to
+  /// commit since.
+  struct driven_work {
+    uint64_t model_version = 0;
+    uint64_t tokens = 0; ///< with labels
+    uint64_t steps = 0;
+  };
   /// The step in hand.
   struct step_in_hand {
     uint64_t number = 0;
@@ -153,6 +162,7 @@ struct trainer_state {
   bool waits_for_route = false;          ///< nobody holds some layer, or who does is busy; `error` says why
   int64_t route_again_us = 0;
   bool bound = false;
+  driven_work driven;
   bool round_begun = false;    ///< the outer loop knows where this round begins
   bool base_restored = false;  ///< the outer loop has the weights it began with, from a checkpoint
   bool apart = false;          ///< the outer loop does not know this round: it ends with the weights it has
@@ -289,6 +299,8 @@ struct trainer_state {
   void ask_stage(size_t stage, backward_request call, std::chrono::milliseconds patience,
                  std::function<void(const backward_reply*, const caf::error&)> answered);
   void release_stages();
+  void stage_released(const route_hop& hop, bool head, driven_work count,
+                      const std::vector<signed_blob>& receipts);
   /// A stage failed, or the route led nowhere: another one is looked for.
   void leave_route(const caf::error& why);
   void wait_for_route(std::string why);

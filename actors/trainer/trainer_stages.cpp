@@ -52,6 +52,7 @@ void trainer_state::wait_for_route(std::string why) {
 
 void trainer_state::bind() {
   now = phase::waiting;
+  driven = {state.outer_step, 0, 0};
   const auto open = std::make_shared<size_t>(route.hops.size());
   const auto refused = std::make_shared<std::optional<caf::error>>();
   const auto answered = [me = self, open, refused, at = epoch](size_t stage, const caf::error* why) {
@@ -111,8 +112,13 @@ backward_request trainer_state::to_stage(size_t stage, backward_action action, u
 void trainer_state::ask_stage(size_t stage, backward_request call, std::chrono::milliseconds patience,
                               std::function<void(const backward_reply*, const caf::error&)> answered) {
   const auto& hop = route.hops[stage];
+  const bool head = stage + 1 == route.hops.size();
+  const bool releases = call.action == backward_action::release;
   routed_backward whole{std::move(call), {}, {}};
-  const auto well = [answered](const routed_backward_reply& reply) {
+  const auto well = [me = self, answered, hop, head, releases,
+                     count = driven](const routed_backward_reply& reply) {
+    if (releases)
+      me->state.stage_released(hop, head, count, reply.receipts);
     auto own = reply.work;
     if (!reply.hops.empty())
       own.report = reply.hops.front().share;
@@ -138,6 +144,20 @@ void trainer_state::release_stages() {
   for (size_t stage = 0; stage < route.hops.size(); ++stage)
     ask_stage(stage, to_stage(stage, backward_action::release, 0), release_timeout,
               [](const backward_reply*, const caf::error&) {});
+}
+
+/// A stage has ended its binding; nothing waits for its receipt.
+void trainer_state::stage_released(const route_hop& hop, bool head, driven_work count,
+                                   const std::vector<signed_blob>& receipts) {
+  if (!parts.receipts.identity || hop.local || receipts.empty())
+    return;
+  receipt_terms terms{hop.node_id, receipt_kind::training, options.session_id, hop.layer_begin,
+                      hop.layer_end};
+  terms.head = head;
+  terms.tokens = count.tokens;
+  terms.steps = count.steps;
+  terms.model_version = count.model_version;
+  take_receipt(self, parts.receipts, hop, terms, receipts.front(), [](const countersigned_receipt*) {});
 }
 
 void trainer_state::leave_route(const caf::error& why) {

@@ -212,6 +212,8 @@ void trainer_state::commit_first_steps() {
 /// To every stage at once. The step counts when this node's own stage has taken it.
 void trainer_state::commit() {
   step->committing = true;
+  driven.tokens += step->batch.label_count;
+  ++driven.steps;
   step->commits_open = route.hops.size();
   for (size_t stage = 0; stage < route.hops.size(); ++stage)
     ask_stage(stage, to_stage(stage, backward_action::commit, step->number), work_timeout,

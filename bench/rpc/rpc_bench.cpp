@@ -98,6 +98,7 @@ relay_actor::behavior_type echo(relay_actor::pointer) {
       [](routed_backward&) -> caf::result<routed_backward_reply> {
         return refuse(errc::invalid_request, "not asked for here");
       },
+      [](const published&) {},
       [](tick_atom) {},
       [](drain_atom) {},
       [](status_atom) { return actor_status{}; },

@@ -155,7 +155,9 @@ std::vector<start_group> base_groups(const std::shared_ptr<const base_plan>& pla
     return caf::actor_cast<caf::actor>(make_peer_manager(system, *plan, fronts));
   });
   add("relay", fronts.relay, [plan, fronts](caf::actor_system& system) -> caf::expected<caf::actor> {
-    relay_parts parts{fronts.worker, fronts.peers, caf::actor_cast<work_link_actor>(fronts.link), plan->time};
+    relay_parts parts{fronts.worker, fronts.peers,  caf::actor_cast<work_link_actor>(fronts.link),
+                      plan->time,    fronts.ledger, plan->identity,
+                      plan->random};
     return caf::actor_cast<caf::actor>(
         system.spawn(relay, relay_options{plan->identity->node_id(), 256}, std::move(parts)));
   });

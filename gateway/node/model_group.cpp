@@ -140,6 +140,11 @@ caf::expected<caf::actor> make_exchanger(caf::actor_system& system, const model_
       system.spawn<caf::detached>(gradient_exchanger, std::move(parts), std::move(options)));
 }
 
+driver_receipts receipts_of(const model_plan& plan, const node_actors& fronts) {
+  return {plan.identity, fronts.ledger, caf::actor_cast<receipt_link_actor>(fronts.link), fronts.peers,
+          plan.time};
+}
+
 caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_plan& plan,
                                          const node_actors& fronts) {
   const auto c = plan.config();
@@ -162,6 +167,7 @@ caf::expected<caf::actor> make_scheduler(caf::actor_system& system, const model_
   parts.time = plan.time;
   parts.random = plan.random;
   parts.counters = plan.counters;
+  parts.receipts = receipts_of(plan, fronts);
   return caf::actor_cast<caf::actor>(system.spawn(inference_scheduler, std::move(options), std::move(parts)));
 }
 
@@ -215,6 +221,7 @@ caf::expected<caf::actor> make_trainer(caf::actor_system& system, const model_pl
   };
   parts.time = plan.time;
   parts.counters = plan.counters;
+  parts.receipts = receipts_of(plan, fronts);
   parts.renew = [to = plan.supervisor] { caf::anon_send(to, renew_group{"model"}); };
   if (plan.data) {
     auto loader = text::data_loader::make(

@@ -22,6 +22,7 @@ struct work_network {
   std::vector<caf::typed_response_promise<routed_forward_reply>> unanswered;
   time_source_ptr time; ///< where set, a call's deadline is what its budget leaves, as over a network
   peer_list_ptr peers = std::make_shared<peer_list>();
+  publish_listener receipt_sink;  ///< the last one that wanted receipts
   std::vector<std::string> calls; ///< "<mode or action> <caller>-><address>", in order
   /// Looks at, and may change, what is sent; false loses it.
   std::function<bool(const std::string& address, routed_forward&)> on_forward;
@@ -52,7 +53,11 @@ using work_network_ptr = std::shared_ptr<work_network>;
 
 inline peer_directory_actor::behavior_type network_directory(peer_directory_actor::pointer,
                                                              work_network_ptr network) {
-  return {[network](peers_atom) { return network->peers; }};
+  return {[network](peers_atom) { return network->peers; },
+          [network](const publish_sink& sink) {
+            if (sink.kind == publish_kind::receipt)
+              network->receipt_sink = sink.to;
+          }};
 }
 
 /// The link of node `own_id`.

@@ -73,7 +73,7 @@ TEST_CASE_FIXTURE(scheduler_fixture,
   CHECK(bill.completion_tokens == 5);
   CHECK(bill.driver == options.address);
   REQUIRE(bill.workers.size() == 1);
-  CHECK(bill.workers.front().counted_work == 22);
+  CHECK(bill.workers.front().counted_work == 20);
   CHECK(sink->result->cost == neuro_amount{1100});
   CHECK(money->open.empty());
 }

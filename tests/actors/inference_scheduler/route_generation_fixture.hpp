@@ -43,6 +43,11 @@ struct route_generation_fixture
   std::vector<work_link_actor> links;
   std::vector<hop_outcome> outcomes;
   std::vector<route_request> asked_for;
+  std::vector<peer_refused> refusals;
+  std::string network_hash; ///< of the model, as the layer map has it
+  /// Whose nodes these are; empty: nodes without keys, which make no receipts.
+  std::vector<std::shared_ptr<const node_identity>> identities;
+  std::map<size_t, std::vector<record_receipt>> books; ///< what a node's relay has kept
   inference_scheduler_actor scheduler;
 
   route_generation_fixture() {
@@ -53,6 +58,39 @@ struct route_generation_fixture
     options.architecture_id = model::architecture_id(shape());
   }
   static std::string address(size_t node) { return work_network::address_of(node); }
+  std::string id(size_t node) const {
+    return identities.empty() ? work_network::id_of(node) : identities[node]->node_id();
+  }
+  /// Each node is of a wallet of its own.
+  void give_keys() {
+    for (const char* token :
+         {"correct-horse", "battery-staple", "purple-monkey", "dishwasher", "tr0ub4dor"}) {
+      auto made = node_identity::make(*parse_token(token), 0, clock->unix_us() / 1'000);
+      REQUIRE(made);
+      identities.push_back(std::make_shared<const node_identity>(std::move(*made)));
+    }
+    options.address = identities[driver]->address();
+  }
+  receipt_book_actor book_of(size_t node) {
+    return keep(sys.spawn([this, node](receipt_book_actor::pointer) -> receipt_book_actor::behavior_type {
+      return {[this, node](const record_receipt& what) {
+        books[node].push_back(what);
+        return receipt_recorded{};
+      }};
+    }));
+  }
+  /// Hands what is published for one node to its relay, as that node's peer manager would.
+  receipt_link_actor receipt_link() {
+    return keep(sys.spawn([this](receipt_link_actor::pointer self) -> receipt_link_actor::behavior_type {
+      return {[this, self](const peer_call<publish_request>& call) {
+        CHECK(call.what.ttl == 0);
+        CHECK(call.what.id == kernels::sha256::of(call.what.blob.payload));
+        self->send(network->relays.at(call.to.address),
+                   published{call.what.kind, call.what.blob, {}, id(driver)});
+        return publish_reply{true, false, {}};
+      }};
+    }));
+  }
 
   void spawn() {
     network->time = clock;
@@ -61,6 +99,7 @@ struct route_generation_fixture
     for (size_t i = 0; i < ranges.size(); ++i) {
       const bool embed = ranges[i].begin == 0, head = ranges[i].end == 3;
       known->push_back(work_network::node(i, ranges[i].begin, ranges[i].end, embed, head));
+      known->back().node.node_id = id(i);
       auto how = tiny_options(shape());
       how.layer_begin = ranges[i].begin;
       how.layer_end = ranges[i].end;
@@ -75,9 +114,14 @@ struct route_generation_fixture
       worker_options.detached_hashing = false;
       workers.push_back(keep(sys.spawn(layer_worker, hand_over(tiny_stage(shape(), how)), worker_options,
                                        time_source_ptr{clock})));
-      links.push_back(keep(sys.spawn(network_work_link, network, work_network::id_of(i))));
-      relays.push_back(keep(sys.spawn(relay, relay_options{work_network::id_of(i), 256},
-                                      relay_parts{workers[i], directory, links[i], time_source_ptr{clock}})));
+      links.push_back(keep(sys.spawn(network_work_link, network, id(i))));
+      relay_parts hop{workers[i], directory, links[i], time_source_ptr{clock}};
+      if (!identities.empty()) {
+        hop.book = book_of(i);
+        hop.identity = identities[i];
+        hop.random = std::make_shared<counting_random>(100 + i);
+      }
+      relays.push_back(keep(sys.spawn(relay, relay_options{id(i), 256}, hop)));
       network->relays[address(i)] = relays[i];
       REQUIRE(ask<serving_info>(*this, workers[i], refresh_serving{0, 0}));
     }
@@ -94,22 +138,29 @@ struct route_generation_fixture
     parts.time = clock;
     parts.random = std::make_shared<counting_random>();
     parts.counters = counters;
+    if (!identities.empty()) {
+      auto judge = keep(sys.spawn([this](refusal_listener::pointer) -> refusal_listener::behavior_type {
+        return {[this](const peer_refused& what) { refusals.push_back(what); }};
+      }));
+      parts.receipts = {identities[driver], parts.ledger, receipt_link(), judge, clock};
+    }
     scheduler = keep(sys.spawn(inference_scheduler, options, parts));
   }
 
   caf::result<model_route> find_route(const route_request& wanted) {
     asked_for.push_back(wanted);
     model_route found;
+    found.model_hash = network_hash;
     for (uint32_t layer = 0; layer < 3; layer = found.hops.back().layer_end) {
       const size_t before = found.hops.size();
       for (size_t i = 0; i < ranges.size() && found.hops.size() == before; ++i) {
-        const auto id = work_network::id_of(i);
+        const auto node_id = id(i);
         if (ranges[i].begin != layer || gone.contains(i) ||
-            std::find(wanted.exclude.begin(), wanted.exclude.end(), id) != wanted.exclude.end())
+            std::find(wanted.exclude.begin(), wanted.exclude.end(), node_id) != wanted.exclude.end())
           continue;
         route_hop hop;
         hop.local = i == driver;
-        hop.node_id = id;
+        hop.node_id = node_id;
         hop.address = hop.local ? "" : address(i);
         hop.layer_begin = ranges[i].begin;
         hop.layer_end = ranges[i].end;

@@ -47,6 +47,7 @@ struct ledger_script {
   std::map<std::string, reserve_inference> open;
   std::vector<settle_inference> settled;
   std::vector<std::string> refunded;
+  std::vector<record_receipt> receipts;
   bool poor = false;
   bool settle_fails = false;
 };
@@ -83,7 +84,10 @@ inline ledger_actor::behavior_type scripted_ledger(ledger_actor::pointer, ledger
       [=](const note_checkpoint&) -> caf::result<checkpoint_noted> { return unset(); },
       [=](const keep_commitment&) -> caf::result<commitment_kept> { return unset(); },
       [=](const record_proof&) -> caf::result<proof_result> { return unset(); },
-      [=](const record_receipt&) -> caf::result<receipt_recorded> { return unset(); },
+      [=](const record_receipt& what) -> caf::result<receipt_recorded> {
+        s->receipts.push_back(what);
+        return receipt_recorded{};
+      },
       [=](const record_offence&) -> caf::result<offence_result> { return unset(); },
       [=](const find_response&) -> caf::result<found_response> { return unset(); },
       [=](const keep_response&) -> caf::result<found_response> { return unset(); },

@@ -1,4 +1,5 @@
 #include "tests/actors/layer_worker/worker_fixture.hpp"
+#include "tests/support/scripted_worker.hpp"
 #include "tests/support/work_network.hpp"
 
 #include <cstring>
@@ -349,6 +350,37 @@ TEST_CASE("the next hop gets the time that is left less 20 ms for each hop of th
   CHECK(many.network->calls.empty());
   call.work.header.deadline_steady_us = many.clock->steady_us() + 1'000'000;
   REQUIRE(ask<routed_forward_reply>(many, many.relays[0], call));
+}
+
+TEST_CASE("the auxiliary losses of the hops add up, and the trace id goes along") {
+  route_fixture many(thirds);
+  double loss = 1;
+  std::vector<std::string> traces;
+  for (size_t i = 0; i < 3; ++i, loss *= 2) {
+    auto script = std::make_shared<worker_script>();
+    script->forward = [&traces, loss, i](const forward_request& r) -> caf::result<forward_reply> {
+      traces.push_back(r.header.trace_id);
+      forward_reply reply;
+      reply.aux_loss = loss;
+      if (i < 2)
+        reply.hidden = integers({1, 2}, 1, 2); // what it says is not looked at here
+      return reply;
+    };
+    const auto id = work_network::id_of(i);
+    auto link = many.keep(many.sys.spawn(network_work_link, many.network, id));
+    auto known = many.keep(many.sys.spawn(network_directory, many.network));
+    many.relays[i] = many.keep(many.sys.spawn(
+        relay, relay_options{id, 256},
+        relay_parts{many.keep(many.sys.spawn(scripted_worker, script)), known, link, many.clock}));
+    many.network->relays[work_network::address_of(i)] = many.relays[i];
+  }
+  auto call = many.train(0, true);
+  call.header.trace_id = "a-trace";
+  const auto reply = ask<routed_forward_reply>(many, many.relays[0], routed_forward{call, many.hops(), {}});
+  INFO(problem_of(reply.refused).message);
+  REQUIRE(reply);
+  CHECK(reply->work.aux_loss == 7);
+  CHECK(traces == std::vector<std::string>(3, "a-trace"));
 }
 
 TEST_CASE("a relay takes a bounded number of calls and none while it stops") {

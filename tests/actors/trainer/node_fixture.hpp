@@ -123,6 +123,9 @@ struct node_fixture
   bool shared = false;                    ///< others hold parts of the model
   int renewals = 0;                       ///< how often the trainer asked for a stage that trains
   std::function<void(const training_progress&)> watch;
+  /// Whose stages these are, this node's first; empty: nodes without keys, which make no receipts.
+  std::vector<std::shared_ptr<const node_identity>> identities;
+  std::map<size_t, std::vector<record_receipt>> books; ///< receipts that a node has kept
 
   node_fixture() {
     REQUIRE(tokens.save(root.path() + "/tokenizer.json").ok());
@@ -146,6 +149,36 @@ struct node_fixture
     worker_options.optimizer = options.optimizer;
     worker_options.detached_hashing = false;
     stage.slice_flops = 1e12;
+  }
+
+  std::string id(size_t node) const {
+    return identities.empty() ? work_network::id_of(node) : identities[node]->node_id();
+  }
+  void give_keys() {
+    for (const char* token : {"correct-horse", "battery-staple", "purple-monkey"}) {
+      auto made = node_identity::make(*parse_token(token), 0, clock->unix_us() / 1'000);
+      REQUIRE(made);
+      identities.push_back(std::make_shared<const node_identity>(std::move(*made)));
+    }
+    options.node_id = identities[0]->node_id();
+  }
+  receipt_book_actor book_of(size_t node) {
+    return keep(sys.spawn([this, node](receipt_book_actor::pointer) -> receipt_book_actor::behavior_type {
+      return {[this, node](const record_receipt& what) {
+        books[node].push_back(what);
+        return receipt_recorded{};
+      }};
+    }));
+  }
+  /// What the driver's trainer works with: receipts go to the stage's relay at once.
+  driver_receipts receipts_here() {
+    auto link = keep(sys.spawn([this](receipt_link_actor::pointer self) -> receipt_link_actor::behavior_type {
+      return {[this, self](const peer_call<publish_request>& call) {
+        self->send(network->relays.at(call.to.address), published{call.what.kind, call.what.blob, {}, id(0)});
+        return publish_reply{true, false, {}};
+      }};
+    }));
+    return {identities[0], book_of(0), link, {}, clock};
   }
 
   void spawn(std::string folder = "checkpoints") {
@@ -177,9 +210,10 @@ struct node_fixture
         const auto held = range_of(i);
         known->push_back(work_network::node(i, static_cast<uint32_t>(held.layer_begin),
                                             static_cast<uint32_t>(held.layer_end), held.embed, held.head));
+        known->back().node.node_id = id(i);
       }
       network->peers = known;
-      parts.link = keep(sys.spawn(network_work_link, network, work_network::id_of(0)));
+      parts.link = keep(sys.spawn(network_work_link, network, id(0)));
       parts.peers = keep(sys.spawn([this](route_finder_actor::pointer) -> route_finder_actor::behavior_type {
         return {[this](const route_request& asked_for) { return find_route(asked_for); }};
       }));
@@ -194,6 +228,8 @@ struct node_fixture
     parts.data = data;
     parts.time = clock;
     parts.counters = counters;
+    if (!identities.empty())
+      parts.receipts = receipts_here();
     parts.renew = [this] { ++renewals; };
     parts.published = [this](const training_progress_ptr& p) {
       if (p->loss && p->tokens_seen_here > 0) // before the first step of a process it is the EMA
@@ -227,19 +263,23 @@ struct node_fixture
       return keep(sys.spawn(relay, relay_options{options.node_id, 256},
                             relay_parts{of, {}, {}, time_source_ptr{clock}}));
     auto directory = keep(sys.spawn(network_directory, network));
-    auto link = keep(sys.spawn(network_work_link, network, work_network::id_of(index)));
-    return keep(sys.spawn(relay, relay_options{work_network::id_of(index), 256},
-                          relay_parts{of, directory, link, time_source_ptr{clock}}));
+    auto link = keep(sys.spawn(network_work_link, network, id(index)));
+    relay_parts hop{of, directory, link, time_source_ptr{clock}};
+    if (!identities.empty()) {
+      hop.book = book_of(index);
+      hop.identity = identities[index];
+    }
+    return keep(sys.spawn(relay, relay_options{id(index), 256}, hop));
   }
   caf::result<model_route> find_route(const route_request& asked_for) {
     model_route found;
     for (size_t i = 0; i < stages; ++i) {
-      const auto id = work_network::id_of(i);
-      if (std::find(asked_for.exclude.begin(), asked_for.exclude.end(), id) != asked_for.exclude.end())
+      const auto node_id = id(i);
+      if (std::find(asked_for.exclude.begin(), asked_for.exclude.end(), node_id) != asked_for.exclude.end())
         return refuse(errc::no_route, "Nobody holds layer " + std::to_string(range_of(i).layer_begin) + ".");
       route_hop hop;
       hop.local = i == 0;
-      hop.node_id = id;
+      hop.node_id = node_id;
       hop.address = i == 0 ? "" : work_network::address_of(i);
       hop.layer_begin = static_cast<uint32_t>(range_of(i).layer_begin);
       hop.layer_end = static_cast<uint32_t>(range_of(i).layer_end);

@@ -49,6 +49,7 @@ relay_actor::behavior_type scripted_relay(relay_actor::pointer self, relay_scrip
         reply.work.grad_input = call.work.grad_output;
         return reply;
       },
+      [](const published&) {},
       [](tick_atom) {},
       [](drain_atom) {},
       [](status_atom) { return actor_status{}; },
