@@ -159,7 +159,7 @@ void checkpoint_receiver_state::call_ended(pointer self, uint64_t download_id, b
 
 caf::error checkpoint_receiver_state::check_wanted(const transfer_manifest& manifest) const {
   const auto& want = fetch->request;
-  if (manifest.version != want.version)
+  if (manifest.version != want.version && !want.expected.empty())
     return no_fetch(errc::failed_precondition, "version", "The checkpoint is of another version.");
   const auto state = parse_state(manifest.state_json);
   if (!state.ok())
@@ -179,7 +179,8 @@ caf::error checkpoint_receiver_state::check_wanted(const transfer_manifest& mani
   }
   if (tokenizer != want.include_tokenizer)
     return no_fetch(errc::invalid_request, "table", "The tokenizer is missing.");
-  if (!options.tokenizer_hash.empty() && kernels::to_hex(manifest.tokenizer_hash) != options.tokenizer_hash)
+  const auto& tokenizer_hash = want.tokenizer_hash.empty() ? options.tokenizer_hash : want.tokenizer_hash;
+  if (!tokenizer_hash.empty() && kernels::to_hex(manifest.tokenizer_hash) != tokenizer_hash)
     return no_fetch(errc::failed_precondition, "tokenizer", "The checkpoint is of another tokenizer.");
   return {};
 }

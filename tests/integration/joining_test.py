@@ -1,5 +1,7 @@
 """A node that joins a network of others takes over what all of them have in common."""
 
+import os
+import random
 import unittest
 
 from support import NodeTest, main, wait_for
@@ -48,6 +50,27 @@ class Joining(NodeTest):
         self.assertEqual(second.terminate(), 0, second.text())
         second.restart().wait_up()
         self.assertEqual(second.log().count("adopts-architecture"), 1)
+
+    def test_a_node_with_another_corpus_reads_it_with_the_networks_tokenizer(self):
+        first = self.node("first", settings={"grpc_host": "127.0.0.1", "cpu_threads": 1}).start()
+        first.wait_up()
+        chooser = random.Random(7)
+        words = ["".join(chooser.choice("qzxjkvwyfg") for _ in range(6)) for _ in range(40)]
+        corpus = os.path.join(self.directory, "other.txt")
+        with open(corpus, "w", encoding="utf-8") as out:
+            for _ in range(300):
+                out.write(" ".join(chooser.choice(words) for _ in range(40)) + ".\n\n")
+        second = self.node("second", settings={"grpc_host": "127.0.0.1", "cpu_threads": 1, "data.corpus": corpus,
+                                               "seed_peers": [grpc_address(first)]}).start()
+        wait_for(lambda: "adopts-tokenizer" in second.log(), 60, "the network's tokenizer", second)
+        wait_for(lambda: second.log().count(" starting version=") == 2, 40, "the second start", second)
+        second.wait_up()
+        with open(os.path.join(first.data_dir, "tokenizer.json"), encoding="utf-8") as file:
+            theirs = file.read()
+        with open(os.path.join(second.data_dir, "tokenizer.json"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), theirs)
+        wait_for(lambda: second.step() > 0, 40, "training with it", second)
+        self.assertEqual(second.log().count("other-tokenizer"), 1)
 
     def test_a_node_with_a_shape_of_its_own_stays_out(self):
         first = self.node("first", settings={"grpc_host": "127.0.0.1", "cpu_threads": 1}).start()

@@ -103,6 +103,29 @@ uint32_t test_seed() {
 
 } // namespace
 
+TEST_CASE_FIXTURE(
+    fetch_fixture,
+    "a node with another tokenizer fetches the network's alone, from any outer step, by its hash") {
+  auto options = place.receiver_options();
+  options.tokenizer_hash = std::string(64, 'b');
+  receiver = receive(std::move(options));
+  fetch_units what;
+  what.candidates = addresses;
+  what.include_tokenizer = true;
+  what.tokenizer_hash = kernels::to_hex(place.tokens.hash());
+  const auto got = fetch(what);
+  REQUIRE(got);
+  REQUIRE(got->tensors.size() == 1);
+  CHECK(got->tensors[0].name == tokenizer_unit);
+  const auto read = ask<tensor_handle>(*this, receiver, read_fetched{got->fetch_id, "tokenizer"});
+  REQUIRE(read);
+  CHECK(std::string(read->view.as<char>(), read->view.bytes()) == file_text(place.tokenizer_path));
+  self->send(receiver, drop_fetched{got->fetch_id});
+  sched.run();
+  what.tokenizer_hash = std::string(64, 'c');
+  CHECK(fetch(what).code() == errc::not_found);
+}
+
 TEST_CASE_FIXTURE(fetch_fixture,
                   "units are fetched with velocity and tokenizer, verified, and written into a worker") {
   const auto got = fetch(wish());

@@ -190,7 +190,6 @@ TEST_CASE_FIXTURE(map_fixture, "a map of one node has its own parameters, and a 
   peer_manager_options options;
   options.own = description_of(*who, "10.0.0.7");
   options.total_layers = 6;
-  options.architecture = "{}";
   const auto link = keep(sys.spawn(network_link, network, address(7)));
   peer_manager_parts parts{link, who, clock, std::make_shared<counting_random>(7)};
   parts.network_parameters = [&] { return own; };
