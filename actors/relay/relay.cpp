@@ -1,7 +1,7 @@
 #include "actors/relay/relay.hpp"
 
-#include "actors/peer_link/peer_address.hpp"
 #include "actors/common/log.hpp"
+#include "actors/peer_link/peer_address.hpp"
 #include "actors/relay/route_hops.hpp"
 #include "actors/relay/row_gaps.hpp"
 

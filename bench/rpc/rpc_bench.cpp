@@ -118,6 +118,7 @@ relay_actor::behavior_type relay_with_worker(relay_actor::pointer self, const re
       [](routed_backward&) -> caf::result<routed_backward_reply> {
         return refuse(errc::invalid_request, "not asked for here");
       },
+      [](const published&) {},
       [](tick_atom) {},
       [](drain_atom) {},
       [](status_atom) { return actor_status{}; },
