@@ -115,6 +115,8 @@ class Node:
         self.settings.update(settings or {})
         self.process = None
         self.environment = {}
+        self.host = "127.0.0.1"  # where it serves HTTP
+        self.inside = []  # a command that runs the program somewhere else
         self.output = os.path.join(directory, "output.txt")
         if corpus and "data.corpus" not in self.settings:
             path = os.path.join(directory, "corpus.txt")
@@ -127,7 +129,7 @@ class Node:
         for key, value in self.settings.items():
             text = json.dumps(value) if isinstance(value, (bool, list)) else str(value)
             sets += ["--set", f"{key}={text}"]
-        return [PROGRAM, "--data-dir", self.data_dir, "--port", str(self.port), *sets, *more]
+        return [*self.inside, PROGRAM, "--data-dir", self.data_dir, "--port", str(self.port), *sets, *more]
 
     def start(self, *more, ready=True, environment=None):
         env = clean_environment({**self.environment, **(environment or {})})
@@ -166,7 +168,7 @@ class Node:
             return json.load(f)["token"]
 
     def request(self, method, path, body=None, token=True, headers=None, timeout=60, raw=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         send = dict(headers or {})
         if token is True:
             send["Authorization"] = f"Bearer {self.token}"
@@ -247,7 +249,7 @@ class Node:
         return found
 
     def connect(self, timeout=20):
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
+        return socket.create_connection((self.host, self.port), timeout)
 
     def memory_kb(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as f:
@@ -264,7 +266,7 @@ class Node:
 
     def stream(self, body, timeout=60, exact=False):
         """The frames of a streamed inference, one by one."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         try:
             connection.request("POST", "/api/v1/inference", json.dumps({**body, "stream": True}), headers)
