@@ -2,16 +2,36 @@
 
 #include "gateway/grpc/limits.hpp"
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace neuroshard::rpc {
 
 namespace {
 
 constexpr size_t channels_max = 512;
+
+/// With the last channel that had a callback gRPC ends the threads that run them, and waits for these: where
+/// the end of a call lets that channel go, such a thread would wait for itself, which ends the program. So
+/// one channel, which leads nowhere, has had a callback and is never let go.
+void keep_callback_threads() {
+  struct call_to_nowhere {
+    std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel("", nullptr, {});
+    raw_stub stub{channel};
+    grpc::ClientContext context;
+    grpc::Slice byte{"x"};
+    grpc::ByteBuffer request{&byte, 1}, reply;
+    call_to_nowhere() {
+      stub.UnaryCall(&context, "/", {}, &request, &reply, [](const grpc::Status&) {});
+    }
+  };
+  static const auto& kept = *new call_to_nowhere;
+  (void)kept;
+}
 
 } // namespace
 
@@ -30,6 +50,11 @@ grpc::ChannelArguments channel_arguments() {
   // Nodes are never to share a connection: what its certificate must be differs.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return arguments;
+}
+
+channel_pool::channel_pool(std::optional<node_certificate> own, time_source_ptr time)
+    : own_(std::move(own)), time_(std::move(time)) {
+  keep_callback_threads();
 }
 
 channel_pool::connection channel_pool::to(const peer_address& peer, channel_use use) {

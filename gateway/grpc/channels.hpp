@@ -38,8 +38,7 @@ public:
     std::shared_ptr<shown_certificate> shown; ///< null with grpc.insecure
   };
 
-  channel_pool(std::optional<node_certificate> own, time_source_ptr time)
-      : own_(std::move(own)), time_(std::move(time)) {}
+  channel_pool(std::optional<node_certificate> own, time_source_ptr time);
 
   connection to(const peer_address& peer, channel_use use = channel_use::control);
   void forget(const std::string& node_id);

@@ -145,6 +145,8 @@ TEST_CASE_FIXTURE(worker_fixture,
   value.view = kernels::make_tensor(huge.data(), kernels::dtype::f32, {320, 32});
   REQUIRE(ask<caf::unit_t>(*this, worker, write_tensor{"head.weight", value}));
   REQUIRE(ask<caf::unit_t>(*this, worker, finish_load{1}));
+  CHECK(ask<forward_reply>(*this, worker, train(2)).reason() == "not_bound"); // other weights are bound anew
+  bind(1);
   CHECK(ask<forward_reply>(*this, worker, train(2)).reason() == "not_finite");
   CHECK(ask<backward_reply>(*this, worker, backward(backward_action::commit, 2)).reason() == "not_ready");
   CHECK(ask<forward_reply>(*this, worker, train(3)).reason() == "step"); // until it is discarded
