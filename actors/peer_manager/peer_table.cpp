@@ -324,7 +324,7 @@ caf::expected<model_route> peer_table::route(const route_request& request, const
     auto& one = able.emplace_back();
     one.hop.node_id = node.node_id;
     one.hop.layer_begin = node.layer_begin;
-    one.hop.layer_end = std::min(node.layer_end, total_layers_);
+    one.hop.layer_end = node.layer_end;
     one.embed = node.has_embedding;
     one.head = node.has_lm_head;
     one.wallet = node.wallet_address;

@@ -12,12 +12,16 @@ namespace {
 
 using namespace routing_rules;
 
-caf::error no_holder(std::string unit) {
+caf::error no_way(std::string message, std::string unit) {
   problem what;
-  what.message = "no node holds " + unit + " of the model";
+  what.message = std::move(message);
   what.reason = "no_route";
   what.details.emplace_back("unit", std::move(unit));
   return refuse(errc::no_route, std::move(what));
+}
+
+caf::error no_holder(const std::string& unit) {
+  return no_way("no node holds " + unit + " of the model", unit);
 }
 
 /// splitmix64: one choice after the other from the bits that were passed in.
@@ -35,25 +39,54 @@ struct option {
   double score = 0;
 };
 
-/// How far a node takes a route that has come to `layer`; `layer` itself when it does not hold it. The head
-/// goes with the last layer, so one without it leaves that layer to another.
+/// Where a route goes on that a node has taken from `layer`; `layer` itself when it cannot take it there. A
+/// node runs all the layers it holds, as one; the head goes with the last of them.
 uint32_t reach(const route_candidate& of, uint32_t layer, uint32_t total) noexcept {
-  if (layer < of.hop.layer_begin || layer >= of.hop.layer_end || (layer == 0 && !of.embed))
+  const auto& hop = of.hop;
+  if (hop.layer_begin != layer || hop.layer_end <= layer || hop.layer_end > total ||
+      (layer == 0 && !of.embed) || (hop.layer_end == total && !of.head))
     return layer;
-  if (of.hop.layer_end < total)
-    return of.hop.layer_end;
-  return of.head ? total : std::max(layer, total - 1);
+  return hop.layer_end;
 }
 
-std::string missing_at(const std::vector<route_candidate>& candidates, uint32_t layer, uint32_t total) {
+/// The layers from which the ranges of some nodes, one after the other, come to the end of the model.
+std::vector<bool> ways_on(const std::vector<route_candidate>& candidates, uint32_t total) {
+  std::vector<bool> open(size_t{total} + 1, false);
+  open[total] = true;
+  for (uint32_t layer = total; layer-- > 0;)
+    open[layer] = std::any_of(candidates.begin(), candidates.end(), [&](const route_candidate& one) {
+      const uint32_t end = reach(one, layer, total);
+      return end > layer && open[end];
+    });
+  return open;
+}
+
+/// The furthest layer that ranges, one after the other, come to from the first one.
+uint32_t stuck_at(const std::vector<route_candidate>& candidates, uint32_t total) {
+  std::vector<bool> reached(size_t{total} + 1, false);
+  reached[0] = true;
+  uint32_t furthest = 0;
+  for (uint32_t layer = 0; layer < total; ++layer)
+    if (reached[layer]) {
+      furthest = layer;
+      for (const auto& one : candidates)
+        reached[reach(one, layer, total)] = true;
+    }
+  return furthest;
+}
+
+/// Why the nodes, of which none takes the route on from `layer`, do not make up a model.
+caf::error no_way_on(const std::vector<route_candidate>& candidates, uint32_t layer, uint32_t total) {
   const auto any = [&](auto has) { return std::any_of(candidates.begin(), candidates.end(), has); };
   if (layer == 0 && !any([](const auto& one) { return one.embed; }))
-    return "embed";
-  const bool held =
-      any([&](const auto& one) { return layer >= one.hop.layer_begin && layer < one.hop.layer_end; });
-  if (!held)
-    return unit_of_layer(layer);
-  return layer + 1 == total ? "head" : "embed";
+    return no_holder("embed");
+  for (uint32_t at = layer; at < total; ++at)
+    if (!any([&](const auto& one) { return at >= one.hop.layer_begin && at < one.hop.layer_end; }))
+      return no_holder(unit_of_layer(at));
+  if (!any([](const auto& one) { return one.head; }))
+    return no_holder("head");
+  const auto unit = unit_of_layer(layer);
+  return no_way("no node's layers begin with " + unit + " where those of others end", unit);
 }
 
 } // namespace
@@ -112,13 +145,14 @@ caf::expected<model_route> plan_route(const std::vector<route_candidate>& candid
   model_route found;
   if (total_layers == 0)
     return no_holder("embed");
+  const auto open = ways_on(candidates, total_layers);
+  if (!open[0])
+    return no_way_on(candidates, stuck_at(candidates, total_layers), total_layers);
   for (uint32_t layer = 0; layer < total_layers;) {
     std::vector<option> able;
     for (const auto& one : candidates)
-      if (const uint32_t end = reach(one, layer, total_layers); end > layer)
+      if (const uint32_t end = reach(one, layer, total_layers); end > layer && open[end])
         able.push_back({&one, end, score_of(one)});
-    if (able.empty())
-      return no_holder(missing_at(candidates, layer, total_layers));
     const auto own = std::find_if(able.begin(), able.end(), [](auto& one) { return one.who->hop.local; });
     option chosen;
     if (own != able.end()) {

@@ -70,10 +70,11 @@ struct route_candidate {
 /// over 15 s. Lower is better.
 double score_of(const route_candidate& of) noexcept;
 
-/// Covers layers [0, total) with `embed` first and `head` last: of the three best for each layer the one that
-/// goes on longest, of equal ones the better, now and then another as good; this node's own layers before
-/// all. `candidates` may be used: accepting, of the right version, not among those that failed. `random` are
-/// bits that differ with every call. errc::no_route names the first unit that nobody holds.
+/// Covers layers [0, total) with `embed` first and `head` last, each node with all that it holds: of the
+/// three best for each layer from which others go on to the end, the one that goes on longest, of equal ones
+/// the better, now and then another as good; this node's own layers before all. `candidates` may be used:
+/// accepting, of the right version, not among those that failed. `random` are bits that differ with every
+/// call. errc::no_route names the first unit that nobody holds, or where the ranges do not join.
 caf::expected<model_route> plan_route(const std::vector<route_candidate>& candidates, uint32_t total_layers,
                                       std::string_view own_wallet, uint64_t random);
 

@@ -37,14 +37,28 @@ std::string way(const std::vector<route_candidate>& candidates, uint64_t random 
 
 TEST_CASE("a route covers every layer once, embedding first and head last") {
   CHECK(way({stage('a', 0, 2), stage('b', 2, 4), stage('c', 4, 6)}) == "a0-2 b2-4 c4-6 ");
-  // The longest first; what others hold as well is not run twice.
-  CHECK(way({stage('a', 0, 2), stage('b', 0, 3), stage('c', 1, 6), stage('d', 4, 6)}) == "b0-3 c3-6 ");
+  // The longest first.
+  CHECK(way({stage('a', 0, 2), stage('b', 0, 3), stage('c', 2, 6), stage('d', 3, 6)}) == "b0-3 d3-6 ");
 }
 
-TEST_CASE("one that holds the last layer without the head leaves that layer to another") {
+TEST_CASE("a node runs all of its layers or none: ranges must join") {
+  // The longer first one leads nowhere.
+  CHECK(way({stage('a', 0, 2), stage('b', 0, 3), stage('c', 1, 6), stage('d', 2, 6)}) == "a0-2 d2-6 ");
+  CHECK(way({stage('a', 0, 3), stage('b', 0, 6)}) == "b0-6 ");
+  const auto apart = plan_route({stage('a', 0, 3), stage('b', 2, 6)}, 6, "mine", 1);
+  REQUIRE_FALSE(apart);
+  CHECK(code_of(apart.error()) == errc::no_route);
+  CHECK(problem_of(apart.error()).message == "no node's layers begin with layer.3 where those of others end");
+  auto own = stage('z', 0, 1);
+  own.hop.local = true;
+  CHECK(way({own, stage('a', 0, 6), stage('b', 1, 6)}) == "z0-1 b1-6 ");
+  CHECK(way({own, stage('a', 0, 6)}) == "a0-6 "); // its own layers are of no use here
+}
+
+TEST_CASE("one that holds the last layer without the head is no end of a route") {
   auto headless = stage('a', 0, 6);
   headless.head = false;
-  CHECK(way({headless, stage('b', 4, 6)}) == "a0-5 b5-6 ");
+  CHECK(way({headless, stage('b', 0, 4), stage('c', 4, 6)}) == "b0-4 c4-6 ");
   CHECK(way({headless}) == "no head");
 }
 
@@ -56,6 +70,8 @@ TEST_CASE("the first unit that no candidate holds is named") {
   misplaced.embed = false;
   CHECK(way({misplaced, stage('b', 2, 6)}) == "no embed");
   CHECK(code_of(plan_route({}, 0, "mine", 1).error()) == errc::no_route);
+  // A range beyond the model is nobody's.
+  CHECK(way({stage('a', 0, 7, 7)}) == "no layer.0");
 }
 
 TEST_CASE("own layers come before better ones of others, and one wallet alone is self-service") {
