@@ -238,14 +238,18 @@ void peer_manager_state::tell_placement(const layer_map& of, bool other_architec
 
 void peer_manager_state::fetch_map(const std::string& node_id, uint64_t its_version, int64_t now_us) {
   const uint64_t held = map ? map->what.version : 0;
-  const bool newer = its_version > held || (node_id == keeper && its_version != 0 && its_version != held);
+  // Two that made maps on their own may have come to the same version: then the keeper's counts, whatever its
+  // number.
+  const bool of_another = node_id == keeper && map && map->signer != keeper;
+  const bool newer =
+      its_version > held || (node_id == keeper && its_version != 0 && (of_another || its_version != held));
   const auto* peer = table.find(node_id);
   if (!newer || !peer || now_us < next_fetch_us)
     return;
   next_fetch_us = now_us + fetch_every_us;
   peer_address to{node_id, address_of_peer(*peer), peer->node->what.tls_cert_sha256};
   self->request(parts.link, caf::infinite,
-                peer_call<get_layer_map_request>{std::move(to), {{}, held}, map_budget_ms})
+                peer_call<get_layer_map_request>{std::move(to), {{}, of_another ? 0 : held}, map_budget_ms})
       .then(
           [this, node_id](get_layer_map_reply& reply) {
             if (reply.layer_map)
