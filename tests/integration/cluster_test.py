@@ -1,11 +1,12 @@
 """Nodes that hold one model together: two that share out its layers, three that hold all of it."""
 
+import json
 import os
 import shutil
 import unittest
 
 from cluster import ClusterTest, grpc_address, hash_of, held, outer
-from support import main, wait_for
+from support import main, neuro, wait_for
 
 
 class Cluster(ClusterTest):
@@ -24,6 +25,46 @@ class Cluster(ClusterTest):
         before = outer(driver)
         other.restart().wait_up()
         wait_for(lambda: outer(driver) > before + 1, 90, "further outer steps", driver)
+
+    def test_a_node_of_another_wallet_is_paid_by_a_receipt_that_both_keep(self):
+        nodes = self.start_nodes(2, **{"peers.max_layers": 1, "training.diloco_steps": 40, "training.microbatches": 2,
+                                       "economics.maturity_s": 1, "economics.training_per_batch": "2"})
+        self.wait_outer(nodes, 2)
+        driver, other = sorted(nodes, key=lambda node: ("embedding", 0) not in held(node))
+        available = lambda: driver.get("/api/v1/wallet/balance").exact()["balances"]["available"]
+        wait_for(lambda: available() > 1, 90, "something to pay with", driver)
+        # So that both stay at one version.
+        driver.request("PATCH", "/api/v1/config", {"training": {"enabled": False}})
+        answers = []
+
+        def answered():
+            answers.append(driver.post("/api/v1/inference", {"prompt": "the word ", "max_tokens": 20, "temperature": 0}))
+            return answers[-1].status == 200
+        wait_for(answered, 60, "an answer", driver)
+        answer = answers[-1].exact()
+        cost = neuro(answer["cost"]["amount"])
+        self.assertEqual(cost, answer["usage"]["total_tokens"] * 10**14)
+
+        def exported(node, records):
+            lines = node.run("ledger", "export", "--records", records).stdout.splitlines()
+            return [line for line in map(json.loads, lines) if answer["id"] in line.values()]
+
+        def confirmed():
+            receipts = exported(other, "receipts")
+            return len(receipts) == 1 and receipts[0]["confirmed"]
+        wait_for(confirmed, 30, "the receipt with both signatures", other)
+        mine, theirs = exported(driver, "receipts")[0], exported(other, "receipts")[0]
+        self.assertEqual(mine["receipt_id"], theirs["receipt_id"])
+        self.assertTrue(mine["confirmed"] and theirs["own"] and theirs["head"])
+        shares = [share for share in exported(driver, "shares") if share["receipt_id"] == theirs["receipt_id"]]
+        self.assertEqual({share["address"] for share in shares}, {theirs["worker_wallet"]})
+        # 95 % of it: half of the layers' 70 %, and the head's 15 %.
+        self.assertEqual({share["role"]: neuro(share["amount"]) for share in shares},
+                         {"worker": cost * 95 // 100 * 35 // 100, "validator": cost * 95 // 100 * 15 // 100})
+        for node in nodes:
+            node.ledger()  # in order, every signature
+        # The worker's book credits nothing.
+        self.assertEqual([t for t in other.ledger() if t["kind"].startswith("infer")], [])
 
     def test_three_nodes_with_the_whole_model_end_each_round_with_the_same_weights(self):
         # A round of ten seconds on a quiet machine: long enough to meet in.
