@@ -32,6 +32,8 @@ struct exchange_network {
   std::function<bool(const std::string& from, const std::string& to, exchange_reply&, bool fetched)>
       on_answer;
   std::function<bool(const std::string& from, const std::string& to, publish_kind)> on_publish;
+  /// Looks at, and may change, what a node publishes, once for all who hear it.
+  std::function<void(const std::string& from, publish_kind, signed_blob&)> on_word;
   /// How many times a call is delivered before the one that is answered.
   std::function<size_t()> copies;
 
@@ -53,7 +55,9 @@ network_exchange_peers(exchange_peers_actor::pointer self, exchange_network_ptr 
       [=](const publish_sink& sink) {
         network->sinks[{own_id, sink.kind}] = sink.to;
       },
-      [=](const publish_own& what) {
+      [=](publish_own what) {
+        if (network->on_word)
+          network->on_word(own_id, what.kind, what.blob);
         network->published_log.push_back(own_id + (what.kind == publish_kind::round_end ? " end" : " set"));
         for (const auto& [where, sink] : network->sinks)
           if (where.second == what.kind && where.first != own_id && !network->down.contains(own_id) &&

@@ -1,8 +1,5 @@
 #include "tests/actors/gradient_exchanger/exchanger_fixture.hpp"
-
-#include "actors/identity/wire.hpp"
-
-#include <limits>
+#include "tests/support/gradient_liar.hpp"
 
 using namespace neuroshard;
 using namespace neuroshard::test;
@@ -11,55 +8,8 @@ namespace {
 
 constexpr size_t liar = 3; ///< of four nodes
 
-/// A contribution of one part, of any values.
-struct forged {
-  signed_blob blob;
-  delta_part data;
-};
-forged forge(const node_identity& by, delta_manifest manifest, const unit_layout& layout,
-             const std::function<float(size_t)>& value) {
-  std::string part;
-  size_t at = 0;
-  for (const auto& tensor : layout.tensors) {
-    std::vector<float> values(tensor.elements());
-    for (auto& one : values)
-      one = value(at++);
-    wire::put_bytes(part, 1, encode_slice(tensor, delta_encoding::f32, 0, values, {}));
-  }
-  forged made;
-  made.data = std::make_shared<const std::string>(std::move(part));
-  manifest.encoding = delta_encoding::f32;
-  seal_parts(manifest, std::vector<delta_part>{made.data});
-  made.blob = sign_delta_manifest(by, manifest);
-  return made;
-}
-
 unit_layout layout_of(const std::string& unit) {
-  const auto a = tiny_architecture();
-  unit_layout made;
-  for (const auto& one : model::units_of(a, 0, a.num_layers, true, true))
-    if (one.name == unit)
-      for (const auto& parameter : one.parameters)
-        made.tensors.push_back({parameter.name, parameter.shape});
-  std::sort(made.tensors.begin(), made.tensors.end(),
-            [](const auto& x, const auto& y) { return x.name < y.name; });
-  return made;
-}
-
-/// Replaces what the liar says of itself, in requests and in replies.
-void lie(exchanger_fixture& f, std::function<void(signed_blob&, delta_part&)> how) {
-  const auto id = f.nodes[liar]->id();
-  f.network->on_call = [id, how](const std::string& from, const std::string&, exchange_request& call) {
-    if (from == id && call.manifest)
-      how(*call.manifest, call.part_data);
-    return true;
-  };
-  f.network->on_answer = [id, how](const std::string&, const std::string& to, exchange_reply& reply,
-                                   bool fetched) {
-    if (to == id && !fetched && reply.reply_manifest && reply.reply_data)
-      how(*reply.reply_manifest, reply.reply_data);
-    return true;
-  };
+  return layout_of_unit(tiny_architecture(), unit);
 }
 
 size_t times_refused(exchanger_fixture& f) {
@@ -76,52 +26,16 @@ size_t times_refused(exchanger_fixture& f) {
 TEST_CASE("a liar among four is named, and the others go on with equal weights") {
   for (const auto strategy : {aggregation_strategy::trimmed_mean, aggregation_strategy::krum,
                               aggregation_strategy::geometric_median}) {
-    for (const std::string attack : {"scaling", "reversal", "noise", "nan", "replay", "replay signed anew"}) {
+    for (const auto& attack : attack_names()) {
       CAPTURE(std::string(to_string(strategy)));
       CAPTURE(attack);
       gradient_exchanger_options how;
       how.aggregation.strategy = strategy;
       exchanger_fixture f(4, how);
-      const auto by = f.nodes[liar]->who;
-      std::map<std::string, forged> made;  // by unit and round
-      std::map<std::string, forged> first; // by unit, of the first round
       draws any(9);
-      lie(f, [&](signed_blob& blob, delta_part& data) {
-        auto manifest = decode_delta_manifest(blob.payload);
-        REQUIRE(manifest);
-        const auto unit = manifest->unit;
-        first.emplace(unit, forged{blob, data});
-        if (attack == "replay") {
-          blob = first[unit].blob;
-          data = first[unit].data;
-          return;
-        }
-        const auto key = unit + std::to_string(manifest->round);
-        if (!made.contains(key)) {
-          if (attack == "replay signed anew") {
-            data = first[unit].data;
-            seal_parts(*manifest, std::vector<delta_part>{data});
-            made[key] = {sign_delta_manifest(*by, *manifest), data};
-          } else {
-            auto shared = std::make_shared<unit_layout>(layout_of(unit));
-            auto reader = delta_reader::open(shared, manifest->encoding, {data});
-            REQUIRE(reader);
-            const auto honest = exchange_tests::all_of(*shared, *reader);
-            std::vector<float> flat;
-            for (const auto& one : honest)
-              flat.insert(flat.end(), one.begin(), one.end());
-            made[key] = forge(*by, *manifest, *shared, [&](size_t at) {
-              return attack == "scaling"    ? 100 * flat[at]
-                     : attack == "reversal" ? -10 * flat[at]
-                     : attack == "noise"    ? any.normal(0.3)
-                     : at % 1'000 == 0      ? std::numeric_limits<float>::quiet_NaN()
-                                            : flat[at];
-            });
-          }
-        }
-        blob = made[key].blob;
-        data = made[key].data;
-      });
+      gradient_liar lies(f.nodes[liar]->who, tiny_architecture(), attack, [&] { return any.normal(1); });
+      replace_contributions(*f.network, f.nodes[liar]->id(),
+                            [&](signed_blob& blob, delta_part& data) { REQUIRE(lies.lie(blob, data)); });
       for (uint64_t round = 1; round <= 2; ++round) {
         f.begin_all(round - 1);
         const auto ended = f.finish_all(round, {0, 1, 2, 3}, attack == "replay" ? 62'000 : 9'000);
@@ -151,8 +65,8 @@ TEST_CASE("a liar among four is named, and the others go on with equal weights")
 TEST_CASE("three rounds of what cannot be right, and a node is ignored") {
   exchanger_fixture f(4);
   const auto by = f.nodes[liar]->who;
-  std::map<std::string, forged> made;
-  lie(f, [&](signed_blob& blob, delta_part& data) {
+  std::map<std::string, forged_contribution> made;
+  replace_contributions(*f.network, f.nodes[liar]->id(), [&](signed_blob& blob, delta_part& data) {
     auto manifest = decode_delta_manifest(blob.payload);
     REQUIRE(manifest);
     auto& mine = made[manifest->unit + std::to_string(manifest->round)];
