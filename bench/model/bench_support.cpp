@@ -172,6 +172,8 @@ bench_options parse_options(int argc, char** argv, std::string_view usage) {
       o.quick = true;
     else if (word == "--json" && i + 1 < argc)
       o.json = argv[++i];
+    else if (word == "--corpus" && i + 1 < argc)
+      o.corpus = argv[++i];
     else if (word == "--threads" && i + 1 < argc)
       o.threads = std::atoi(argv[++i]);
     else if (word.rfind("--", 0) == 0)

@@ -47,9 +47,10 @@ private:
   std::string body_;
 };
 
-/// Command line of a bench: --json FILE, --threads N, --quick, and what is left.
+/// Command line of a bench: --json FILE, --threads N, --corpus PATH, --quick, and what is left.
 struct bench_options {
   std::string json;
+  std::string corpus;
   int threads = 0;
   bool quick = false;
   std::vector<std::string> rest;

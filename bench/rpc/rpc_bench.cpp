@@ -13,6 +13,7 @@
 // time of its threads on a core, which other work on the machine disturbs least.
 
 #include "actors/relay/relay_actor.hpp"
+#include "bench/rpc/child_process.hpp"
 #include "gateway/grpc/channels.hpp"
 #include "gateway/grpc/credentials.hpp"
 #include "gateway/grpc/link.hpp"
@@ -46,7 +47,6 @@
 #include <string_view>
 #include <vector>
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 using namespace neuroshard;
@@ -389,24 +389,10 @@ int drive(int rounds, double seconds, const std::string& policy, const std::stri
   std::filesystem::create_directories(folder);
   const auto own = certificate_of(folder / "client");
   const auto other = certificate_of(folder / "server");
-  int to_child[2], from_child[2];
-  if (::pipe(to_child) != 0 || ::pipe(from_child) != 0)
-    fail("no pipe");
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::dup2(to_child[0], STDIN_FILENO);
-    ::dup2(from_child[1], STDOUT_FILENO);
-    ::close(to_child[1]);
-    ::close(from_child[0]);
-    const std::string where = folder;
-    ::execl("/proc/self/exe", "rpc_bench", "--policy", policy.c_str(), "--serve", where.c_str(), nullptr);
-    ::_exit(1);
-  }
-  ::close(to_child[0]);
-  ::close(from_child[1]);
+  bench::child_process server({"--policy", policy, "--serve", folder.string()});
   unsigned bare_port = 0, ours_port = 0, worker_port = 0;
-  std::FILE* const told = ::fdopen(from_child[0], "r");
-  if (told == nullptr || std::fscanf(told, "%u %u %u", &bare_port, &ours_port, &worker_port) != 3)
+  const auto told = server.read_line();
+  if (!told || std::sscanf(told->c_str(), "%u %u %u", &bare_port, &ours_port, &worker_port) != 3)
     fail("the server did not start");
 
   std::string rows;
@@ -436,16 +422,13 @@ int drive(int rounds, double seconds, const std::string& policy, const std::stri
         (void)one.run({outstanding, seconds / 2});
       for (int round = 0; round < rounds; ++round)
         for (auto& one : ways)
-          one.round(seconds, child);
+          one.round(seconds, server.id());
       for (const auto& one : ways)
         rows += (rows.empty() ? "" : ",\n") + report(tokens, bytes.Length(), one, ways[0]);
     }
     caf::anon_send_exit(link, caf::exit_reason::kill);
   }
-  ::close(to_child[1]);
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  std::fclose(told);
+  server.end();
   std::filesystem::remove_all(folder);
   if (!json.empty())
     std::ofstream(json) << "{\n  \"policy\": \"" << policy << "\",\n  \"rounds\": " << rounds
