@@ -336,7 +336,8 @@ int run_stage(const stage_plan& plan) {
   const auto counted = system.spawn(counted_link, caf::actor_cast<work_link_actor>(link), seen);
   const auto peers =
       system.spawn([directory](peer_directory_actor::pointer) -> peer_directory_actor::behavior_type {
-        return {[directory](peers_atom) { return directory->read(); }};
+        return {[directory](peers_atom) { return directory->read(); },
+                [](const publish_sink&) {}}; // nobody publishes here
       });
   const auto hop = system.spawn(relay, relay_options{id_of(plan.index), 256},
                                 relay_parts{metered, peers, counted, system_time()});
