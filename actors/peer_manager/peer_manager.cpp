@@ -371,8 +371,11 @@ void peer_manager_state::announce_answered(const peer_address& to, const std::st
   }
   if (reply.peers.size() <= told_peers_max)
     learn(reply.peers, id);
-  if (reply.layer_map)
+  if (reply.layer_map) {
+    if (seed)
+      note_seed_parameters(*reply.layer_map);
     consider_map(std::move(*reply.layer_map), id);
+  }
   told_own_host(id, reply.observed_host);
 }
 

@@ -98,6 +98,7 @@ struct peer_manager_state {
   hop_scores scores;
   signed_map_ptr map;           ///< held; may be null
   std::string keeper;           ///< as of the last tick
+  std::string seed_parameters;  ///< of the map that a seed held when this node, alone, announced itself to it
   uint64_t highest_version = 0; ///< of the maps held so far
   int64_t next_hashes_us = 0;   ///< a map with nothing new but hashes is made not before
   int64_t next_fetch_us = 0;
@@ -159,6 +160,7 @@ private:
   void adopt(signed_map_ptr next, int64_t now_us);
   enum class heard : uint8_t { adopted, known, not_the_keepers, other_architecture, invalid };
   heard consider_map(signed_blob blob, std::string_view from);
+  void note_seed_parameters(const signed_blob& blob);
   void tell_placement(const layer_map& of, bool other_architecture);
   void fetch_map(const std::string& node_id, uint64_t its_version, int64_t now_us);
   void fill_in_map(announce_reply& reply, std::string_view caller) const;

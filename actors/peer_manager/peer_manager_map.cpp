@@ -75,6 +75,8 @@ layer_map peer_manager_state::next_map(int64_t now_us) const {
     if (online)
       count(node);
   }
+  if (in.nodes.size() > 1 && !seed_parameters.empty() && (!map || names_only(map->what, own_node.node_id)))
+    made.training = seed_parameters;
   for (const auto& [version, nodes] : versions)
     if (nodes >= versions[made.model_version])
       made.model_version = version;
@@ -200,6 +202,16 @@ peer_manager_state::heard peer_manager_state::consider_map(signed_blob blob, std
     return heard::not_the_keepers;
   adopt(std::move(*read), now_us);
   return heard::adopted;
+}
+
+/// A node that joins is a guest, also where its id makes it the keeper: what counts are the parameters of the
+/// one it joined.
+void peer_manager_state::note_seed_parameters(const signed_blob& blob) {
+  if (map && !names_only(map->what, table.own().node_id))
+    return;
+  const auto read = read_map(blob, parts.time->unix_us() / 1'000);
+  if (read && (*read)->what.architecture == options.architecture && !(*read)->what.training.empty())
+    seed_parameters = (*read)->what.training;
 }
 
 void peer_manager_state::tell_placement(const layer_map& of, bool other_architecture) {

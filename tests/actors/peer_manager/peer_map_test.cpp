@@ -214,6 +214,39 @@ TEST_CASE_FIXTURE(map_fixture, "a map of one node has its own parameters, and a 
   CHECK(map_of(first).training == R"({"batch_size":2})");
 }
 
+TEST_CASE_FIXTURE(map_fixture, "of two nodes that have just begun, the parameters of the seed count") {
+  const auto begin = [&](unsigned number, std::vector<std::string> seeds) {
+    peer_manager_options options;
+    const auto who = identity_of(number);
+    options.own = description_of(*who, "10.0.0." + std::to_string(number));
+    options.total_layers = 6;
+    options.seed_peers = std::move(seeds);
+    peer_manager_parts parts{keep(sys.spawn(network_link, network, address(number))), who, clock,
+                             std::make_shared<counting_random>(number)};
+    parts.network_parameters = [number] { return std::to_string(number); };
+    const member made{who, address(number), keep(sys.spawn(peer_manager, parts, options))};
+    network->hosts[address(number)] = {
+        made.manager, who->node_id(), address(number), options.own.tls_cert_sha256, {}};
+    return made;
+  };
+  const auto in_order = [](unsigned a, unsigned b) {
+    return identity_of(a)->node_id() < identity_of(b)->node_id() ? std::pair{a, b} : std::pair{b, a};
+  };
+  const auto [lower, higher] = in_order(3, 4); // the guest's id makes it the keeper
+  for (const auto& [seed, guest] : {in_order(1, 2), std::pair{higher, lower}}) {
+    CAPTURE(seed);
+    const auto first = begin(seed, {});
+    run_s(3);
+    const auto second = begin(guest, {address(seed)});
+    run_s(20);
+    CHECK(map_of(first).training == std::to_string(seed));
+    CHECK(map_of(second).training == std::to_string(seed));
+    run_s(90); // whoever keeps it then
+    CHECK(map_of(first).training == std::to_string(seed));
+    CHECK(map_of(second).training == std::to_string(seed));
+  }
+}
+
 TEST_CASE_FIXTURE(map_fixture,
                   "the map carries the hash of a unit that more than half of its holders announce") {
   const auto a = join(1, {});
