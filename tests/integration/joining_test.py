@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 import unittest
 
 from support import NodeTest, main, wait_for
@@ -54,6 +55,7 @@ class Joining(NodeTest):
     def test_a_node_with_another_corpus_reads_it_with_the_networks_tokenizer(self):
         first = self.node("first", settings={"grpc_host": "127.0.0.1", "cpu_threads": 1}).start()
         first.wait_up()
+        time.sleep(5)  # its map tells of the tokenizer a tick later, and nothing outside shows when
         chooser = random.Random(7)
         words = ["".join(chooser.choice("qzxjkvwyfg") for _ in range(6)) for _ in range(40)]
         corpus = os.path.join(self.directory, "other.txt")
