@@ -9,7 +9,6 @@
 #include <atomic>
 #include <future>
 #include <mutex>
-#include <poll.h>
 
 using namespace neuroshard;
 using namespace neuroshard::test;
@@ -281,47 +280,4 @@ TEST_CASE_FIXTURE(working_peers, "a dead relay is answered for") {
     return !reply.has_value() && code_of(why) == errc::unavailable;
   };
   CHECK(wait_for(refused));
-}
-
-namespace {
-
-/// Takes connections on loopback and never says a word.
-struct mute_listener {
-  int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-  uint16_t port = 0;
-  mute_listener() {
-    sockaddr_in at{};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof at;
-    REQUIRE(::bind(socket, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0);
-    REQUIRE(::listen(socket, 8) == 0);
-    REQUIRE(::getsockname(socket, reinterpret_cast<sockaddr*>(&at), &size) == 0);
-    port = ntohs(at.sin_port);
-  }
-  ~mute_listener() { ::close(socket); }
-};
-
-} // namespace
-
-TEST_CASE_FIXTURE(working_peers,
-                  "a link that ends before its last call leaves no thread waiting for itself") {
-  const mute_listener nobody;
-  const auto link = caf::actor_cast<caf::actor>(
-      rpc::spawn_link(sys, {std::nullopt, "main", std::string(32, 'a'), std::make_shared<rpc::caller_table>(),
-                            system_time(), system_random()}));
-  std::promise<bool> end;
-  sys.spawn([&](caf::event_based_actor* mine) {
-    const peer_address to{std::string(32, 'b'), "127.0.0.1:" + std::to_string(nobody.port), std::nullopt};
-    mine->request(
-            caf::actor_cast<work_link_actor>(link), caf::infinite,
-            peer_call<routed_forward>{to, forward_of(sample_tensor(kernels::dtype::f32, {1, 1, 4})), 2'000})
-        .then([&](const routed_forward_reply&) { end.set_value(true); },
-              [&](const caf::error&) { end.set_value(false); });
-  });
-  pollfd connects{nobody.socket, POLLIN, 0};
-  CHECK(::poll(&connects, 1, 20'000) == 1); // the call is under way
-  caf::anon_send_exit(link, caf::exit_reason::kill);
-  self->wait_for(link);
-  CHECK_FALSE(end.get_future().get());
 }
